@@ -1,0 +1,115 @@
+// Command ftpalg is a transparent application-layer gateway for FTP.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"ftpalg/config"
+)
+
+// Exit codes.
+const (
+	exitFailure = 1 // it could not be done
+	exitUsage   = 2 // the command line or the configuration is wrong
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run is the whole program but for its exit.
+func run(args []string, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.Execute()
+	var faults config.Faults
+	var failure *failed
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &failure):
+		fmt.Fprintf(stderr, "ftpalg: %v\n", failure.err)
+		return exitFailure
+	case errors.As(err, &faults):
+		fmt.Fprintln(stderr, faults)
+	default:
+		fmt.Fprintf(stderr, "ftpalg: %v\nTry 'ftpalg --help'.\n", err)
+	}
+	return exitUsage
+}
+
+// failed is an error that is nobody's spelling: exit code 1.
+type failed struct{ err error }
+
+func (f *failed) Error() string { return f.err.Error() }
+
+func fail(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failed{err}
+}
+
+// options are the flags that all commands have.
+type options struct {
+	config    string
+	logLevel  string
+	logFormat string
+}
+
+func newRoot() *cobra.Command {
+	var o options
+	root := &cobra.Command{
+		Use:   "ftpalg",
+		Short: "A transparent application-layer gateway for FTP",
+		Long: `ftpalg stands between FTP clients and FTP servers: it takes the control connection,
+makes its own to the server, rewrites what both sides agree on about data
+connections, and carries the data across.`,
+		SilenceUsage: true, SilenceErrors: true,
+		Args: cobra.NoArgs,
+	}
+	flags := root.PersistentFlags()
+	flags.StringVarP(&o.config, "config", "c", "", "configuration `file`; without one: an explicit proxy on 127.0.0.1:2121")
+	flags.StringVar(&o.logLevel, "log-level", "", "debug, info, warn or error")
+	flags.StringVar(&o.logFormat, "log-format", "", "text or json")
+	root.AddCommand(newRun(&o), newCheck(&o), newConfig(&o), newRules(&o), newVerbs(), newDemo(), newVersion())
+	return root
+}
+
+// load reads the configuration and shows its warnings.
+func (o *options) load(stderr io.Writer) (*config.Config, error) {
+	flags := map[string]string{}
+	if o.logLevel != "" {
+		flags["log.level"] = o.logLevel
+	}
+	if o.logFormat != "" {
+		flags["log.format"] = o.logFormat
+	}
+	cfg, warnings, err := config.Load(o.config, config.Options{Environ: os.Environ(), Flags: flags})
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range warnings {
+		fmt.Fprintf(stderr, "warning: %v\n", w)
+	}
+	return cfg, nil
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			version, goVersion := "unknown", "unknown"
+			if b, ok := debug.ReadBuildInfo(); ok {
+				version, goVersion = b.Main.Version, b.GoVersion
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "ftpalg %s (%s)\n", version, goVersion)
+		},
+	}
+}

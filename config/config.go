@@ -1,0 +1,132 @@
+// Package config is ftpalg's configuration file: its types, its defaults, and a strict loader that reports every
+// fault with its line and its key. It is the only package that knows viper or YAML.
+//
+// A Config is immutable once loaded: whoever holds one keeps a consistent picture, and a reload makes another.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Mode says how a listener's connections reach it and how it learns which server the client means.
+type Mode string
+
+// The modes of a listener.
+const (
+	TPROXY   Mode = "tproxy"   // packets diverted by nftables TPROXY; the server is the connection's local address
+	Redirect Mode = "redirect" // connections rewritten by nftables REDIRECT; the server is SO_ORIGINAL_DST
+	Explicit Mode = "explicit" // the client names the server: USER user@host
+	Gateway  Mode = "gateway"  // one fixed server
+)
+
+// Source says which address the server sees.
+type Source string
+
+// The sources of server-side connections.
+const (
+	SourceClient Source = "client" // the client's own address (IP_TRANSPARENT); the server's answers must be routed through us
+	SourceOwn    Source = "own"    // an address of this machine
+)
+
+// ServerData says how data connections are made on the server side.
+type ServerData string
+
+// The ways of making server-side data connections.
+const (
+	DataSame    ServerData = "same"    // as the client does
+	DataPassive ServerData = "passive" // we always connect to the server
+	DataActive  ServerData = "active"  // the server always connects to us
+)
+
+// Unknown says what becomes of a command that ftpalg's table does not have.
+type Unknown string
+
+// The fates of unknown commands.
+const (
+	UnknownRelay  Unknown = "relay"
+	UnknownRefuse Unknown = "refuse"
+)
+
+// Config is the whole of a configuration file. The yaml tags are the keys of the file, of the environment and of the
+// flags; what each means to a reader of the file is in reference.go.
+type Config struct {
+	Listeners []Listener `yaml:"listeners"`
+	// Destinations are ordered and the first match decides. Where the list is empty every server may be reached; where
+	// it is not, a server that no rule matches may not.
+	Destinations []Destination `yaml:"destinations"`
+	// Mark is the SO_MARK of every socket ftpalg makes, so that rules can tell them from intercepted traffic.
+	Mark Mark `yaml:"mark"`
+	// DivertMark is the packet mark that our rules give to packets which belong to our transparent sockets, and
+	// that the policy route sends to this machine. It must differ from Mark.
+	DivertMark Mark `yaml:"divert_mark"`
+	// RouteTable is the number of the routing table for diverted packets, 1 to 2^31-1 without the kernel's own 253 to 255.
+	RouteTable int      `yaml:"route_table"`
+	Timeouts   Timeouts `yaml:"timeouts"`
+	Limits     Limits   `yaml:"limits"`
+	Log        Log      `yaml:"log"`
+}
+
+// Listener is one control port.
+type Listener struct {
+	Name       string         `yaml:"name"` // unique; appears in logs. Empty: the mode's name.
+	Mode       Mode           `yaml:"mode"`
+	Address    netip.AddrPort `yaml:"address"` // "[::]:2121" serves both families
+	Server     string         `yaml:"server"`  // gateway only: host:port or [v6]:port; a name is re-resolved for every session
+	Source     Source         `yaml:"source"`
+	Advertise  string         `yaml:"advertise"` // public address (IP or host name, re-resolved) to name in 227 and to accept EPSV on; empty: the connection's own
+	DataPorts  PortRange      `yaml:"data_ports"`
+	ServerData ServerData     `yaml:"server_data"`
+	Unknown    Unknown        `yaml:"unknown_commands"`
+	Intercept  Intercept      `yaml:"intercept"`
+}
+
+// Intercept says which traffic `ftpalg rules` hands to a tproxy or redirect listener. All given criteria must match.
+type Intercept struct {
+	Ports      []PortRange    `yaml:"ports"`      // destination ports of control connections
+	Clients    []netip.Prefix `yaml:"clients"`    // source prefixes; empty: any
+	Servers    []netip.Prefix `yaml:"servers"`    // destination prefixes; empty: any
+	Interfaces []string       `yaml:"interfaces"` // incoming interfaces; empty: any
+	// LocalUIDs and LocalMarks choose connections that start on this machine itself (nft output hook), by the
+	// numeric user id of the process or by the packet's mark. Either may match; both empty: none are intercepted.
+	LocalUIDs  []uint32 `yaml:"local_uids"`
+	LocalMarks []Mark   `yaml:"local_marks"`
+}
+
+// Destination is one rule of the list that decides which servers may be reached. Exactly one of Allow and Deny is set;
+// a rule matches if the server matches any of its targets and, where Ports is given, its port.
+type Destination struct {
+	Allow []Target    `yaml:"allow"`
+	Deny  []Target    `yaml:"deny"`
+	Ports []PortRange `yaml:"ports"`
+}
+
+// Timeouts are the clocks of a session. All are positive.
+type Timeouts struct {
+	Connect   time.Duration `yaml:"connect"`    // dialing a server, and its greeting
+	Login     time.Duration `yaml:"login"`      // from accept to 230
+	Idle      time.Duration `yaml:"idle"`       // waiting for a command, no transfer
+	Reply     time.Duration `yaml:"reply"`      // the server owes a reply
+	DataSetup time.Duration `yaml:"data_setup"` // data connections connect
+	DataIdle  time.Duration `yaml:"data_idle"`  // no byte moves in a transfer
+	Abort     time.Duration `yaml:"abort"`      // after ABOR's first reply
+	Drain     time.Duration `yaml:"drain"`      // after SIGTERM, transfers finish
+}
+
+// Limits bound what peers can make ftpalg hold. All are positive. Each says in Example and Reference what it stops.
+type Limits struct {
+	Sessions           int  `yaml:"sessions"`            // at once, in all
+	SessionsPerClient  int  `yaml:"sessions_per_client"` // at once, per client address (IPv6: per /64)
+	SessionsInLogin    int  `yaml:"sessions_in_login"`   // at once, accepted and not yet logged in
+	DataListeners      int  `yaml:"data_listeners"`      // listening data sockets at once, in all
+	Line               Size `yaml:"line"`                // a command line, bytes; at least 512
+	ReplyLines         int  `yaml:"reply_lines"`         // lines of one reply
+	ReplyBytes         Size `yaml:"reply_bytes"`         // bytes of one reply; at least 512
+	PendingConnections int  `yaml:"pending_connections"` // accept queue of each control listener
+}
+
+// Log is where and how ftpalg logs. It goes to standard error.
+type Log struct {
+	Format string `yaml:"format"` // text, json
+	Level  string `yaml:"level"`  // debug, info, warn, error
+}

@@ -1,0 +1,402 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// byValue lets cmp compare addresses, whose fields it cannot see.
+var byValue = cmpopts.EquateComparable(netip.AddrPort{}, netip.Prefix{})
+
+// load loads a text that must have no faults, nor warnings.
+func load(t *testing.T, text string, o Options) *Config {
+	t.Helper()
+	c, warnings, err := Load(write(t, text), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(warnings) > 0 {
+		t.Error("warnings:", warnings)
+	}
+	return c
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ftpalg.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestNoFile(t *testing.T) {
+	got, warnings, err := Load("", Options{})
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
+	}
+	want := &Config{
+		Listeners: []Listener{{
+			Name: "explicit", Mode: Explicit, Address: netip.MustParseAddrPort("127.0.0.1:2121"),
+			Source: SourceOwn, ServerData: DataSame, Unknown: UnknownRelay,
+		}},
+		Mark: 0x0f7a0001, DivertMark: 0x0f7a0002, RouteTable: 3990,
+		Timeouts: Timeouts{Connect: 15 * time.Second, Login: 2 * time.Minute, Idle: 10 * time.Minute, Reply: 2 * time.Minute,
+			DataSetup: 30 * time.Second, DataIdle: 2 * time.Minute, Abort: time.Second, Drain: 30 * time.Second},
+		Limits: Limits{Sessions: 10000, SessionsPerClient: 256, SessionsInLogin: 1000, DataListeners: 4096, Line: 4096,
+			ReplyLines: 512, ReplyBytes: 65536, PendingConnections: 512},
+		Log: Log{Format: "text", Level: "info"},
+	}
+	if d := cmp.Diff(want, got, byValue); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(want, Default(), byValue); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestModeDefaults(t *testing.T) {
+	c := load(t, `
+listeners:
+  - mode: tproxy
+  - mode: redirect
+    address: "[::]:2122"
+    intercept: {clients: [10.0.0.0/8]}
+  - mode: explicit
+    address: 127.0.0.1:2123
+    source: client
+  - mode: gateway
+    address: "[::]:2124"
+    server: ftp.example.com:21
+  - mode: tproxy
+    address: "[::]:2125"
+    intercept: {local_uids: 33}
+destinations:
+  - allow: "*"
+`, Options{})
+	type row struct {
+		name, address string
+		source        Source
+		data          PortRange
+		ports         []PortRange
+	}
+	var got []row
+	for _, l := range c.Listeners {
+		got = append(got, row{l.Name, l.Address.String(), l.Source, l.DataPorts, l.Intercept.Ports})
+		if l.ServerData != DataSame || l.Unknown != UnknownRelay {
+			t.Error(l.Name, l.ServerData, l.Unknown)
+		}
+	}
+	ftp := []PortRange{{21, 21}}
+	data := PortRange{50000, 50999}
+	want := []row{
+		{"tproxy", "[::]:2121", SourceClient, PortRange{}, ftp},
+		{"redirect", "[::]:2122", SourceOwn, data, ftp},
+		{"explicit", "127.0.0.1:2123", SourceClient, PortRange{}, nil},
+		{"gateway", "[::]:2124", SourceOwn, PortRange{}, nil},
+		{"tproxy-2", "[::]:2125", SourceClient, data, ftp},
+	}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(row{})); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestEverything(t *testing.T) {
+	c := load(t, `
+listeners:
+  - name: lan.1
+    mode: tproxy
+    address: "[::ffff:192.0.2.1]:2121"
+    source: own
+    advertise: "::ffff:203.0.113.7"
+    data_ports: 2000-2100
+    server_data: passive
+    unknown_commands: refuse
+    intercept:
+      ports: "21, 2000-2100"
+      clients: [10.0.0.0/8, 2001:db8::/32, 192.0.2.7, "::ffff:10.0.0.0/104"]
+      servers: 198.51.100.0/24
+      interfaces: [eth0, br-lan]
+      local_uids: 0, 33
+      local_marks: [0x10, 17]
+  - mode: gateway
+    address: 127.0.0.1:0
+    server: "[::ffff:192.0.2.9]:990"
+destinations:
+  - deny: [private, 10.0.0.0/8, "::1", "*.Example.COM", "Intranet."]
+    ports: "21,990,1024-65535"
+  - allow: "*"
+    ports: [21, 990]
+mark: 5
+divert_mark: 0xFFFFFFFF
+route_table: 2147483647
+timeouts: {idle: 1h}
+limits: {line: 1MB, reply_bytes: 1MiB}
+log: {format: json, level: debug}
+`, Options{})
+	want := Default()
+	prefix, ports := netip.MustParsePrefix, PortRange{2000, 2100}
+	want.Listeners = []Listener{
+		{
+			Name: "lan.1", Mode: TPROXY, Address: netip.MustParseAddrPort("192.0.2.1:2121"), Source: SourceOwn,
+			Advertise: "203.0.113.7", DataPorts: ports, ServerData: DataPassive, Unknown: UnknownRefuse,
+			Intercept: Intercept{
+				Ports:      []PortRange{{21, 21}, ports},
+				Clients:    []netip.Prefix{prefix("10.0.0.0/8"), prefix("2001:db8::/32"), prefix("192.0.2.7/32"), prefix("10.0.0.0/8")},
+				Servers:    []netip.Prefix{prefix("198.51.100.0/24")},
+				Interfaces: []string{"eth0", "br-lan"},
+				LocalUIDs:  []uint32{0, 33},
+				LocalMarks: []Mark{16, 17},
+			},
+		},
+		{Name: "gateway", Mode: Gateway, Address: netip.MustParseAddrPort("127.0.0.1:0"), Server: "192.0.2.9:990",
+			Source: SourceOwn, ServerData: DataSame, Unknown: UnknownRelay},
+	}
+	want.Destinations = []Destination{
+		{
+			Deny: []Target{{Keyword: TargetPrivate}, {Prefix: prefix("10.0.0.0/8")}, {Prefix: prefix("::1/128")},
+				{Host: "*.example.com"}, {Host: "intranet"}},
+			Ports: []PortRange{{21, 21}, {990, 990}, {1024, 65535}},
+		},
+		{Allow: []Target{{Host: "*"}}, Ports: []PortRange{{21, 21}, {990, 990}}},
+	}
+	want.Mark, want.DivertMark, want.RouteTable = 5, 0xffffffff, 1<<31-1
+	want.Timeouts.Idle = time.Hour
+	want.Limits.Line, want.Limits.ReplyBytes = 1e6, 1<<20
+	want.Log = Log{Format: "json", Level: "debug"}
+	if d := cmp.Diff(want, c, byValue); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(c, load(t, string(c.YAML()), Options{}), byValue); d != "" {
+		t.Errorf("after YAML:\n%s%s", c.YAML(), d)
+	}
+}
+
+// TestPrecedence sets every scalar key in every layer, one layer more at a time.
+func TestPrecedence(t *testing.T) {
+	// A text for each key and layer, all different.
+	text := func(s scalar, layer int) string {
+		switch s.value.(type) {
+		case time.Duration:
+			return fmt.Sprintf("%dm", 50+layer)
+		case Size:
+			return fmt.Sprintf("%dKiB", 50+layer)
+		}
+		switch s.key {
+		case "log.level":
+			return []string{"debug", "warn", "error"}[layer]
+		case "log.format":
+			return []string{"json", "text", "json"}[layer]
+		case "mark":
+			return fmt.Sprint(10 + layer)
+		}
+		return fmt.Sprint(50 + layer)
+	}
+	for _, s := range scalars() {
+		t.Run(s.key, func(t *testing.T) {
+			file, name := s.key+": "+text(s, 0), s.key
+			if section, key, ok := strings.Cut(s.key, "."); ok {
+				file, name = section+":\n  "+key+": "+text(s, 0), section+"_"+key
+			}
+			environ := []string{"HOME=/", "FTPALG_" + strings.ToUpper(name) + "=" + text(s, 1)}
+			flags := map[string]string{s.key: text(s, 2)}
+			for layer, o := range []Options{{}, {Environ: environ}, {Environ: environ, Flags: flags}} {
+				c := load(t, file, o)
+				for _, got := range scalarsOf(valueOf(c), "") {
+					want := format(valueOf(&s.value).Elem())
+					for _, d := range scalars() {
+						if d.key == got.key {
+							want = format(valueOf(&d.value).Elem())
+						}
+					}
+					if got.key == s.key {
+						v, err := parse(text(s, layer), valueOf(&s.value).Elem().Type())
+						if err != nil {
+							t.Fatal(err)
+						}
+						want = format(valueOf(&v).Elem())
+					}
+					if text := format(valueOf(&got.value).Elem()); text != want {
+						t.Errorf("layer %d: %s is %s, want %s", layer, got.key, text, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestVariableNamesDiffer(t *testing.T) {
+	seen := map[string]string{}
+	for _, s := range scalars() {
+		if other, ok := seen[variable(s.key)]; ok {
+			t.Errorf("%s and %s have the same variable", s.key, other)
+		}
+		seen[variable(s.key)] = s.key
+	}
+}
+
+// TestProcessEnvironment sees to it that only the given environment counts.
+func TestProcessEnvironment(t *testing.T) {
+	t.Setenv("FTPALG_LOG_LEVEL", "debug")
+	if c := load(t, "log: {format: json}", Options{}); c.Log.Level != "info" {
+		t.Error(c.Log.Level)
+	}
+	if c := load(t, "log: {format: json}", Options{Environ: os.Environ()}); c.Log.Level != "debug" {
+		t.Error(c.Log.Level)
+	}
+}
+
+func TestFiles(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct{ name, path, want string }{
+		{"missing", filepath.Join(dir, "none.yaml"), "none.yaml: no such file; give the path of a file, or none for the defaults"},
+		{"directory", dir, ": is a directory; give the path of a file"},
+		{"below a file", filepath.Join(write(t, "x"), "y"), ": cannot open it: not a directory"},
+		{"too large", write(t, strings.Repeat("#\n", 1<<19)+"#"), ": has more than 1 MiB, so it is no configuration"},
+		{"NUL", write(t, "log:\n  level: \x00"), ":2: a NUL byte; the file must be text in UTF-8"},
+		{"UTF-16", write(t, "\xff\xfel\x00o\x00g\x00"), ":1: a NUL byte"},
+		{"Latin-1", write(t, "log:\n\n  level: d\xe9bug"), ":3: a byte that is not UTF-8"},
+		{"control character", write(t, "log:\n  level: \x01"), "not YAML: control characters are not allowed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config, warnings, err := Load(c.path, Options{})
+			if config != nil || warnings != nil {
+				t.Error("got a Config and an error")
+			}
+			if faults, ok := errors.AsType[Faults](err); !ok || len(faults) != 1 || faults[0].File != c.path {
+				t.Fatalf("got %v", err)
+			}
+			if !strings.HasPrefix(err.Error(), c.path) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %s", err, c.want)
+			}
+		})
+	}
+	t.Run("largest", func(t *testing.T) {
+		load(t, "log: {level: info}\n"+strings.Repeat("#", maxFile-19), Options{})
+	})
+	t.Run("permission", func(t *testing.T) {
+		path := write(t, "log: {level: info}")
+		if err := os.Chmod(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := os.Open(path); err == nil {
+			f.Close()
+			t.Skip("this user may read everything")
+		}
+		if _, _, err := Load(path, Options{}); err == nil || !strings.Contains(err.Error(), "permission denied to user id") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestManyListeners has as many listeners as a file can, which must not take time in the square of them.
+func TestManyListeners(t *testing.T) {
+	text := "listeners:\n" + strings.Repeat("- {}\n", 200_000)
+	_, _, err := Load(write(t, text), Options{})
+	if err == nil || !strings.Contains(err.Error(), ":1: listeners: has 200000 listeners; at most 1000 are allowed") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestValidateWithoutLoad(t *testing.T) {
+	c := Default()
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	c.Listeners = append(c.Listeners, Listener{Name: "x", Mode: Redirect, Source: SourceOwn, ServerData: DataSame, Unknown: UnknownRelay,
+		Intercept: Intercept{Ports: []PortRange{{}}, Clients: []netip.Prefix{{}}}})
+	c.Listeners[0].DataPorts = PortRange{3000, 2000}
+	c.Destinations = []Destination{{Deny: []Target{{}, {Keyword: TargetSelf, Host: "*"}}, Ports: []PortRange{{3, 2}}}}
+	want := `listeners[0].data_ports: 3000-2000 begins after its end
+listeners[1].address: is missing; write IP:PORT
+listeners[1].data_ports: is missing; connections of this kind need a range, such as 50000-50999
+listeners[1].intercept.ports[0]: is no port or range of ports: write 21 or 50000-50999
+listeners[1].intercept.clients[0]: is no address or prefix
+destinations[0].deny[0]: is no target
+destinations[0].deny[1]: is no target
+destinations[0].ports[0]: is no port or range of ports: write 21 or 50000-50999`
+	if err := c.Validate(); err == nil || err.Error() != want {
+		t.Errorf("got:\n%v\nwant:\n%s", err, want)
+	}
+}
+
+// TestConcurrentLoads is for the race detector: loads share nothing.
+func TestConcurrentLoads(t *testing.T) {
+	path := write(t, string(Example()))
+	done := make(chan error)
+	for range 8 {
+		go func() {
+			_, _, err := Load(path, Options{Environ: []string{"FTPALG_LOG_LEVEL=warn"}})
+			done <- err
+		}()
+	}
+	for range 8 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add(Example())
+	paths, err := filepath.Glob("testdata/*.txt")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for c := range bytes.SplitSeq(text, []byte("\n=== ")) {
+			_, body, _ := bytes.Cut(c, []byte("\n"))
+			input, _, _ := bytes.Cut(body, []byte("~~~\n"))
+			f.Add(slices.Clone(input))
+		}
+	}
+	f.Add([]byte("listeners: [{mode: explicit, address: '[fe80::1%eth0]:1', advertise: a.b}, {mode: gateway, server: '[::1]:2'}]"))
+	f.Add([]byte("destinations: [{allow: ['fe80::', 'a*', 'b.', '::/0', self], ports: 1-2}]\nlimits: {line: 1000B}"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		l := newLoader("f")
+		l.document(text)
+		c, _, err := l.config()
+		if err != nil {
+			faults, ok := errors.AsType[Faults](err)
+			if !ok || len(faults) == 0 {
+				t.Fatalf("not Faults: %v", err)
+			}
+			for _, fault := range faults {
+				if s := fault.String(); !strings.HasPrefix(s, "f:") || strings.ContainsAny(s, "\n\r\x00") {
+					t.Errorf("a fault that is not one line with its place: %q", s)
+				}
+			}
+			return
+		}
+		if err := c.Validate(); err != nil {
+			t.Fatalf("loaded and is not valid: %v", err)
+		}
+		again := newLoader("again")
+		again.document(c.YAML())
+		d, _, err := again.config()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, c.YAML())
+		}
+		if diff := cmp.Diff(c, d, byValue); diff != "" {
+			t.Fatalf("%s\n%s", c.YAML(), diff)
+		}
+		if !bytes.Equal(c.YAML(), d.YAML()) {
+			t.Fatalf("%s\nis not\n%s", c.YAML(), d.YAML())
+		}
+	})
+}

@@ -1,0 +1,136 @@
+package config
+
+// meaning says what a key does, to the people who write configuration files. It is the one source of the comments in
+// Example and of the table in Reference; a test sees to it that every key has one.
+type meaning struct {
+	key  string // lists' elements as key[]
+	text string
+	// byDefault is said in place of the default's value, where that would mislead; Reference only.
+	byDefault string
+}
+
+var meanings = []meaning{
+	{key: "listeners", byDefault: "one of mode explicit",
+		text: "Control ports: where clients' control connections come in. At least one, at most 1000."},
+	{key: "listeners[].name", byDefault: "the mode; then the mode and -2, -3, …",
+		text: "Name in logs and messages. Unique; 1 to 64 letters, digits, '.', '_', '-'."},
+	{key: "listeners[].mode", byDefault: "none, it must be given",
+		text: "How connections come, and how their server is known. tproxy: nftables TPROXY diverts them; the server is " +
+			"the one the client connects to. redirect: nftables REDIRECT rewrites them; the server is the same. explicit: " +
+			"the client connects to ftpalg and names the server, USER user@host. gateway: the client connects to ftpalg, " +
+			"which has one server."},
+	{key: "listeners[].address",
+		text: "IP:PORT to listen on; [::]:2121 serves IPv4 and IPv6. Port 0, for explicit and gateway only, is a free one."},
+	{key: "listeners[].server", byDefault: "none, a gateway's must be given",
+		text: "The server of a gateway, HOST:PORT; not for other modes. A name is resolved again for every session."},
+	{key: "listeners[].source",
+		text: "Address that the server sees. client: the client's own; needs CAP_NET_ADMIN, and the server's answers must be " +
+			"routed through this machine. own: one of this machine."},
+	{key: "listeners[].advertise", byDefault: "the address of the client's connection",
+		text: "Address to tell clients for passive data connections, where they know this machine by another than its own, as " +
+			"behind NAT: an IP or a host name, which is resolved again for every session."},
+	{key: "listeners[].data_ports",
+		text: "Ports for data connections to addresses of this machine, FIRST-LAST, 1024 or above; empty: any free port. A " +
+			"redirect listener needs a range, and so does a tproxy listener that intercepts connections of this machine, " +
+			"because the firewall's rules must name it: 50000-50999 if none is given."},
+	{key: "listeners[].server_data",
+		text: "Who opens data connections on the server's side. same: whoever does on the client's. passive: always ftpalg; " +
+			"for servers that cannot connect out. active: always the server; for servers that cannot be connected to."},
+	{key: "listeners[].unknown_commands",
+		text: "Commands that ftpalg does not know. relay: the server answers them. refuse: ftpalg does, with 502; stops what a " +
+			"server understands and ftpalg cannot judge."},
+	{key: "listeners[].intercept",
+		text: "For tproxy and redirect only: which connections the rules of `ftpalg rules` bring here. One must meet all " +
+			"criteria that are given."},
+	{key: "listeners[].intercept.ports",
+		text: "Ports they go to: single ones and ranges, in a list or as text with commas."},
+	{key: "listeners[].intercept.clients", byDefault: "any",
+		text: "Addresses they come from: a list of addresses and prefixes (CIDR)."},
+	{key: "listeners[].intercept.servers", byDefault: "any",
+		text: "Addresses they go to: a list of addresses and prefixes (CIDR)."},
+	{key: "listeners[].intercept.interfaces", byDefault: "any",
+		text: "Network interfaces they come in by, such as eth1."},
+	{key: "listeners[].intercept.local_uids", byDefault: "none",
+		text: "Intercept also what processes of this machine open that run as one of these users, by number."},
+	{key: "listeners[].intercept.local_marks", byDefault: "none",
+		text: "Intercept also what processes of this machine open with one of these marks (SO_MARK)."},
+
+	{key: "destinations", byDefault: "none: every server may be reached",
+		text: "Which servers may be reached, on every listener: rules, of which the first that matches decides. A server that " +
+			"none matches is denied, unless there are no rules at all."},
+	{key: "destinations[].allow", byDefault: "either this or deny",
+		text: "Servers that may be reached: one target or a list of them. A target is an address, a prefix (CIDR), a host name " +
+			"in which * stands for any characters (a name without a dot needs one at its end), or one of the words private, " +
+			"loopback, link-local, multicast, metadata, self, unspecified, broadcast. \"*\" is every server. Names match only " +
+			"where the server is given by name, so not in the modes tproxy and redirect."},
+	{key: "destinations[].deny", byDefault: "either this or allow",
+		text: "Servers that may not be reached; targets as for allow."},
+	{key: "destinations[].ports", byDefault: "any",
+		text: "The server's ports that the rule is about: single ones and ranges, in a list or as text with commas, such as " +
+			"\"21,990,1024-65535\"."},
+
+	{key: "mark",
+		text: "Mark of every socket that ftpalg opens (SO_MARK), 0x and hexadecimal digits or a decimal number. By it the " +
+			"rules of `ftpalg rules` know ftpalg's connections from those to intercept. Change it if another program of this " +
+			"machine uses the same."},
+	{key: "divert_mark",
+		text: "Mark that the rules give to packets for ftpalg's transparent sockets, so that policy routing delivers them on " +
+			"this machine. Not the same as mark."},
+	{key: "route_table",
+		text: "Number of the routing table that delivers packets with divert_mark, 1 to 2147483647. Not 253 to 255, which are " +
+			"the kernel's own."},
+
+	{key: "timeouts", text: "How long ftpalg waits for its peers. Units: h, m, s, ms."},
+	{key: "timeouts.connect",
+		text: "Connecting to a server, and its greeting. At the end the client gets 421."},
+	{key: "timeouts.login",
+		text: "From the client's connection until the server lets it in. At the end the client gets 421. Stops connections that " +
+			"are held open without an account."},
+	{key: "timeouts.idle",
+		text: "Waiting for a command while no file moves. At the end the client gets 421. RFC 1123 wants 5m at least."},
+	{key: "timeouts.reply",
+		text: "Waiting for a reply that the server owes, while no file moves. At the end the client gets 421."},
+	{key: "timeouts.data_setup",
+		text: "Making the data connections of a transfer, with their TLS handshakes. At the end the client gets 425."},
+	{key: "timeouts.data_idle",
+		text: "A transfer in which no byte moves. At the end the client gets 426. Stops peers that never read or never write."},
+	{key: "timeouts.abort",
+		text: "Waiting for another reply after the first to ABOR; servers send one or two."},
+	{key: "timeouts.drain",
+		text: "From SIGTERM until transfers that still run are cut off."},
+
+	{key: "limits", text: "How much peers can make ftpalg hold. Sizes have a unit: B, KiB, MiB, GiB, KB, MB, GB."},
+	{key: "limits.sessions",
+		text: "Sessions at once. Stops exhaustion of memory and file descriptors; a session with a transfer has four to six."},
+	{key: "limits.sessions_per_client",
+		text: "Sessions at once of one client address (IPv6: of one /64). Stops one client from taking all sessions."},
+	{key: "limits.sessions_in_login",
+		text: "Sessions at once that have not logged in yet. Stops floods of connections without an account, as by port " +
+			"scanners and guessers of passwords, from taking all sessions."},
+	{key: "limits.data_listeners",
+		text: "Data sockets that listen at once. Stops clients that send PASV in many sessions and never connect from using up " +
+			"the ports."},
+	{key: "limits.line",
+		text: "Bytes of a command line, 512B at least. Stops endless lines from filling memory."},
+	{key: "limits.reply_lines",
+		text: "Lines of a reply. Stops a server whose reply never ends from keeping a session busy for ever."},
+	{key: "limits.reply_bytes",
+		text: "Bytes of a reply, 512B at least. Stops a server whose reply never ends from filling memory."},
+	{key: "limits.pending_connections",
+		text: "Connections of each control port that wait to be accepted; net.core.somaxconn caps it. Stops short floods of " +
+			"connections from shutting out clients, without holding more than the kernel should."},
+
+	{key: "log", text: "The log goes to standard error."},
+	{key: "log.format", text: "text or json, one event a line."},
+	{key: "log.level", text: "The least important events that are logged: debug, info, warn or error."},
+}
+
+// meaningOf is the meaning of a key, with list indexes or without.
+func meaningOf(key string) meaning {
+	for _, m := range meanings {
+		if m.key == key {
+			return m
+		}
+	}
+	return meaning{}
+}

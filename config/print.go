@@ -1,0 +1,258 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// YAML is the configuration as the text of a file, defaults included; what is empty is left out. Load makes an equal
+// Config of it, if c is valid.
+func (c *Config) YAML() []byte {
+	p := &printer{}
+	p.mapping(reflect.ValueOf(c).Elem(), "", "")
+	return p.Bytes()
+}
+
+// Example is a configuration file with every key at its default, each explained. Load makes an equal of Default of it.
+func Example() []byte {
+	p := &printer{explain: true}
+	p.comment("", "The configuration of ftpalg: every key with its default. A key that is left out has the default too. "+
+		"A key that is in no list can also be set in the environment (FTPALG_LOG_LEVEL sets log.level), and by flags, which "+
+		"come before the environment, which comes before this file.")
+	p.mapping(reflect.ValueOf(Default()).Elem(), "", "")
+	return p.Bytes()
+}
+
+// Reference is a Markdown table of all keys, their defaults and their meanings.
+func Reference() []byte {
+	var b bytes.Buffer
+	b.WriteString("| Key | Default | Meaning |\n|---|---|---|\n")
+	for _, key := range allKeys() {
+		m := meaningOf(key)
+		byDefault := m.byDefault
+		if byDefault == "" {
+			byDefault = defaultText(key)
+		}
+		text := strings.ReplaceAll(strings.ReplaceAll(m.text, "|", `\|`), "*", `\*`)
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", key, byDefault, text)
+	}
+	return b.Bytes()
+}
+
+// defaultText is a key's default for Reference: of a listener's key, for each mode if they differ; nothing for a key
+// that has other keys below it.
+func defaultText(key string) string {
+	if name, ok := strings.CutPrefix(key, "listeners[]."); ok {
+		return listenerDefault(strings.Split(name, "."))
+	}
+	for _, s := range scalars() {
+		if s.key == key {
+			return "`" + format(reflect.ValueOf(s.value)) + "`"
+		}
+	}
+	return ""
+}
+
+// listenerDefault is a listener's default of the key at the path, for each mode if they differ.
+func listenerDefault(path []string) string {
+	var texts []string
+	modesOf := map[string][]Mode{}
+	for _, mode := range modes {
+		l := Listener{Mode: mode}
+		l.complete()
+		v := reflect.ValueOf(l)
+		for _, name := range path {
+			v = fieldNamed(v, name)
+		}
+		if isMapping(v.Type()) {
+			return ""
+		}
+		text := "`" + strings.Trim(flow(v), "'\"") + "`"
+		if v.IsZero() && v.Type() == reflect.TypeFor[PortRange]() {
+			text = "any"
+		} else if v.IsZero() {
+			text = "none"
+		}
+		if modesOf[text] == nil {
+			texts = append(texts, text)
+		}
+		modesOf[text] = append(modesOf[text], mode)
+	}
+	for i, text := range texts {
+		if len(texts) > 1 {
+			texts[i] = list(modesOf[text]) + ": " + text
+		}
+	}
+	return strings.Join(texts, "; ")
+}
+
+func fieldNamed(v reflect.Value, name string) reflect.Value {
+	for i, n := range names(v.Type()) {
+		if n == name {
+			return v.Field(i)
+		}
+	}
+	panic("config: no field " + name)
+}
+
+// printer writes a Config as YAML.
+type printer struct {
+	bytes.Buffer
+	explain bool // with what is empty, and with comments
+}
+
+// mapping writes the keys of a struct. Key is that of the struct, and indent is what its lines begin with.
+func (p *printer) mapping(v reflect.Value, key, indent string) {
+	for i, name := range names(v.Type()) {
+		field, path := v.Field(i), join(key, name)
+		if !p.explain && isEmpty(field) {
+			continue
+		}
+		if key == "" && p.explain {
+			p.WriteByte('\n')
+		}
+		p.comment(indent, meaningOf(path).text)
+		switch t := field.Type(); {
+		case isMapping(t):
+			fmt.Fprintf(p, "%s%s:\n", indent, name)
+			p.mapping(field, path, indent+"  ")
+		case isScalar(t) || isScalarList(t) || field.Len() == 0:
+			fmt.Fprintf(p, "%s%s: %s\n", indent, name, flow(field))
+			p.samples(path, indent)
+		default:
+			fmt.Fprintf(p, "%s%s:\n", indent, name)
+			for i := range field.Len() {
+				p.element(field.Index(i), path+"[]", indent+"  ")
+			}
+			p.samples(path, indent)
+		}
+	}
+}
+
+// element writes a struct as an element of a list: its first key that is written has a dash in front.
+func (p *printer) element(v reflect.Value, key, indent string) {
+	inner := &printer{explain: p.explain}
+	inner.mapping(v, key, indent+"  ")
+	dashed := false
+	for line := range strings.Lines(inner.String()) {
+		if text := strings.TrimSpace(line); !dashed && !strings.HasPrefix(text, "#") {
+			line = indent + "- " + text + "\n"
+			dashed = true
+		}
+		p.WriteString(line)
+	}
+}
+
+// samples writes, as a comment, what else a list could have.
+func (p *printer) samples(key, indent string) {
+	if !p.explain {
+		return
+	}
+	sample := &printer{}
+	switch key {
+	case "listeners":
+		p.comment(indent+"  ", "Listeners of the other modes:")
+		for _, l := range sampleListeners() {
+			sample.element(reflect.ValueOf(l), key+"[]", "")
+		}
+	case "destinations":
+		for _, name := range names(reflect.TypeFor[Destination]()) {
+			p.comment(indent+"  ", name+": "+meaningOf(key+"[]."+name).text)
+		}
+		p.comment(indent+"  ", "Such as, in place of []:")
+		for _, d := range sampleDestinations() {
+			sample.element(reflect.ValueOf(d), key+"[]", "")
+		}
+	}
+	for line := range strings.Lines(sample.String()) {
+		p.WriteString(indent + "  # " + line)
+	}
+}
+
+// sampleListeners are listeners of the modes that Default has not, on ports of their own.
+func sampleListeners() []Listener {
+	c := Config{Listeners: []Listener{
+		{Mode: TPROXY, Intercept: Intercept{
+			Clients:    []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")},
+			Interfaces: []string{"eth1"},
+		}},
+		{Mode: Redirect, Address: netip.MustParseAddrPort("[::]:2122"), Intercept: Intercept{
+			Servers: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
+		}},
+		{Mode: Gateway, Address: netip.MustParseAddrPort("[::]:2123"), Server: "ftp.example.com:21", Advertise: "203.0.113.7",
+			DataPorts: PortRange{51000, 51999}},
+	}}
+	c.complete()
+	return c.Listeners
+}
+
+// sampleDestinations let clients reach one internal network and the Internet, but nothing near this machine.
+func sampleDestinations() []Destination {
+	return []Destination{
+		{Allow: []Target{{Prefix: netip.MustParsePrefix("10.1.2.0/24")}, {Host: "*.example.com"}}},
+		{Deny: []Target{{Keyword: TargetSelf}, {Keyword: TargetPrivate}, {Keyword: TargetLoopback},
+			{Keyword: TargetLinkLocal}, {Keyword: TargetMetadata}, {Keyword: TargetUnspecified}}},
+		{Allow: []Target{{Host: "*"}}, Ports: []PortRange{{21, 21}, {1024, 65535}}},
+	}
+}
+
+// comment writes a text as comment lines.
+func (p *printer) comment(indent, text string) {
+	if !p.explain || text == "" {
+		return
+	}
+	const width = 110
+	line := indent + "#"
+	for word := range strings.FieldsSeq(text) {
+		if len(line)+1+len(word) > width {
+			p.WriteString(line + "\n")
+			line = indent + "#"
+		}
+		line += " " + word
+	}
+	p.WriteString(line + "\n")
+}
+
+// isEmpty reports whether a value says nothing, so that Load has the same without it. A number always says something.
+func isEmpty(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Slice, reflect.String, reflect.Struct:
+		return v.IsZero()
+	}
+	return false
+}
+
+// flow writes a scalar or a list of scalars as one line of YAML.
+func flow(v reflect.Value) string {
+	text, err := yaml.Marshal(node(v))
+	if err != nil {
+		panic("config: " + err.Error()) // a node of plain text can always be written
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// node is a scalar or a list of scalars. Numbers have no quotes.
+func node(v reflect.Value) *yaml.Node {
+	if v.Kind() == reflect.Slice {
+		sequence := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
+		for i := range v.Len() {
+			sequence.Content = append(sequence.Content, node(v.Index(i)))
+		}
+		return sequence
+	}
+	tag := "!!str"
+	switch x := v.Interface().(type) {
+	case Mark, int, uint32:
+		tag = "!!int"
+	case PortRange:
+		if x.First == x.Last && x.First != 0 {
+			tag = "!!int"
+		}
+	}
+	return &yaml.Node{Kind: yaml.ScalarNode, Value: format(v), Tag: tag}
+}

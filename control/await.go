@@ -1,0 +1,139 @@
+package control
+
+import (
+	"net"
+	"time"
+
+	"ftpalg/control/wire"
+)
+
+// A side of the control conversation is read only when it is waited for, one message at a time: a client that pipelines
+// waits in its own socket buffer, and where TLS is to begin nothing is reading.
+
+// clientSide reads commands.
+type clientSide struct {
+	conn  net.Conn
+	ask   chan struct{} // one token asks for one message; closed at the end
+	asked bool          // a message has been asked for and not come
+	got   chan struct{} // cmd and err are set
+	cmd   wire.Command
+	err   error
+}
+
+// serverSide reads replies.
+type serverSide struct {
+	conn  net.Conn
+	ask   chan struct{}
+	asked bool
+	got   chan struct{}
+	reply wire.Reply
+	err   error
+}
+
+func openClient(s *Session) *clientSide {
+	c := &clientSide{conn: s.Client, ask: make(chan struct{}, 1), got: make(chan struct{}, 1)}
+	s.readers.Go(func() { c.read(wire.NewReader(c.conn, s.Limits)) })
+	return c
+}
+
+// read is the goroutine that reads the client.
+func (c *clientSide) read(r *wire.Reader) {
+	for range c.ask {
+		c.cmd, c.err = r.Command()
+		c.got <- struct{}{}
+	}
+}
+
+func (c *clientSide) close() {
+	c.conn.Close()
+	close(c.ask)
+}
+
+func openServer(s *Session, conn net.Conn) *serverSide {
+	v := &serverSide{conn: conn, ask: make(chan struct{}, 1), got: make(chan struct{}, 1)}
+	s.readers.Go(func() { v.read(wire.NewReader(v.conn, s.Limits)) })
+	return v
+}
+
+// read is the goroutine that reads the server.
+func (v *serverSide) read(r *wire.Reader) {
+	for range v.ask {
+		v.reply, v.err = r.Reply()
+		v.got <- struct{}{}
+	}
+}
+
+func (v *serverSide) close() {
+	v.conn.Close()
+	close(v.ask)
+}
+
+// wait says what await waits for.
+type wait struct {
+	client, server bool
+	drain          bool            // also for the order to drain
+	copied, closed <-chan struct{} // of a transfer; nil is never
+	by             time.Time       // the clock; zero is never
+}
+
+// happening is what await returns for.
+type happening int
+
+const (
+	clientSpoke happening = iota // client.cmd and client.err are set
+	serverSpoke                  // server.reply and server.err are set
+	copyEnded
+	transferClosed
+	clockExpired
+	drainBegan
+)
+
+// await waits for the first of several things. It is the only place where a session waits for its peers.
+func (s *Session) await(w wait) happening {
+	var client, server <-chan struct{}
+	if w.client {
+		client = s.client.got
+		if !s.client.asked {
+			s.client.asked = true
+			s.client.ask <- struct{}{}
+		}
+	}
+	if w.server {
+		server = s.server.got
+		if !s.server.asked {
+			s.server.asked = true
+			s.server.ask <- struct{}{}
+		}
+	}
+	var clock <-chan time.Time
+	if !w.by.IsZero() {
+		s.clock.Reset(max(time.Until(w.by), 0))
+		defer s.clock.Stop()
+		clock = s.clock.C
+	}
+	var drain <-chan struct{}
+	if w.drain {
+		drain = s.draining
+	}
+	select {
+	case <-client:
+		s.client.asked = false
+		return clientSpoke
+	case <-server:
+		s.server.asked = false
+		if s.server.err == nil {
+			s.observeReply("<<", s.server.reply)
+		}
+		return serverSpoke
+	case <-w.copied:
+		return copyEnded
+	case <-w.closed:
+		return transferClosed
+	case <-clock:
+		return clockExpired
+	case <-drain:
+		s.draining = nil
+		s.drainBy = time.Now().Add(s.Timeouts.Drain)
+		return drainBegan
+	}
+}

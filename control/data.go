@@ -1,0 +1,275 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"ftpalg/control/wire"
+	"ftpalg/dataconn"
+)
+
+// Arming a transfer: PASV and EPSV, PORT and EPRT (RFC 959 §4.1.2, RFC 2428). Each makes one leg for the client and one
+// for the server, and forgets what was armed before. The server is asked first, so that a client hears of success only
+// when there is some.
+
+// minDataPort is the lowest port that either side may name: what listens below is a service, and a data connection to
+// it an attack by way of us (RFC 2577 §3).
+const minDataPort = 1024
+
+func (s *Session) clientAddr() netip.Addr { return dataconn.AddrPort(s.Client.RemoteAddr()).Addr() }
+
+func (s *Session) serverAddr() netip.Addr {
+	return dataconn.AddrPort(s.server.conn.RemoteAddr()).Addr()
+}
+
+// beforeLogin relays a data set-up said before login, for the server to refuse. A server that accepts it is not one
+// that a data connection may be opened for: the slipstreaming page's accomplice would.
+func (s *Session) beforeLogin(cmd wire.Command) error {
+	reply, err := s.exchange(cmd)
+	if err != nil {
+		return err
+	}
+	if !reply.Negative() {
+		return ending("No data connection before login", fmt.Errorf("server: answered %s with %d before login", cmd.Verb, reply.Code))
+	}
+	return s.pass(reply)
+}
+
+// passive performs PASV and EPSV: the client will call.
+func (s *Session) passive(cmd wire.Command) error {
+	if !s.loggedIn {
+		return s.beforeLogin(cmd)
+	}
+	family := wire.FamilyOf(s.clientAddr())
+	switch {
+	case s.epsvAll && cmd.Verb != "EPSV":
+		return refusal(500, "EPSV ALL is in force") // RFC 2428 §4: MUST be rejected
+	case cmd.Verb == "EPSV" && strings.EqualFold(cmd.Arg, "ALL"):
+		return s.allExtended(cmd)
+	case cmd.Verb == "PASV" && family == wire.IPv6 && !s.Faithful:
+		return refusal(425, "PASV cannot name an IPv6 address; use EPSV")
+	case cmd.Verb == "EPSV" && cmd.Arg != "" && !s.Faithful:
+		switch cmd.Arg {
+		case "1", "2":
+			if cmd.Arg[0]-'0' != byte(family) {
+				return otherFamily(family)
+			}
+			cmd = cmd.WithArg("") // the server's family may be the other
+		default:
+			return refusal(501, "EPSV takes 1, 2 or ALL")
+		}
+	}
+	s.disarm()
+
+	var server dataconn.Leg
+	var reply wire.Reply
+	var err error
+	if s.ServerData == Active {
+		server, reply, err = s.askActive(wire.NewCommand("EPRT", ""), 0)
+	} else {
+		server, reply, err = s.askPassive(cmd)
+	}
+	if err != nil {
+		return err
+	}
+	if !reply.Positive() {
+		return s.pass(reply)
+	}
+	l, err := s.Network.Listen(s.ctx, dataconn.Client, server.Address.Port())
+	if err != nil {
+		closeListener(server.Listener)
+		return noListener(err)
+	}
+	s.arm(dataconn.Leg{Listener: l, Peer: s.clientAddr()}, server)
+
+	at := dataconn.AddrPort(l.Addr())
+	if s.Advertise != nil {
+		if a, err := s.Advertise(s.ctx); err == nil {
+			at = netip.AddrPortFrom(a, at.Port())
+		}
+	}
+	switch {
+	case reply.Code == 227 && cmd.Verb == "PASV", reply.Code == 229 && cmd.Verb == "EPSV":
+		reply = reply.WithPassive(at) // the server's own words
+	case cmd.Verb == "PASV":
+		reply = wire.NewReply(227, "Entering Passive Mode ("+wire.FormatHostPort(at)+").")
+	default:
+		reply = wire.NewReply(229, fmt.Sprintf("Entering Extended Passive Mode (|||%d|)", at.Port()))
+	}
+	return s.say(reply)
+}
+
+// allExtended performs EPSV ALL. A server that will be asked otherwise is not told.
+func (s *Session) allExtended(cmd wire.Command) error {
+	reply := wire.NewReply(200, "EPSV ALL is in force")
+	if s.Faithful || s.ServerData != Active && wire.FamilyOf(s.clientAddr()) == wire.FamilyOf(s.serverAddr()) && !s.noEPSV {
+		var err error
+		if reply, err = s.exchange(cmd); err != nil {
+			return err
+		}
+	}
+	s.epsvAll = s.epsvAll || reply.Positive()
+	return s.pass(reply)
+}
+
+// active performs PORT and EPRT: the client is to be called.
+func (s *Session) active(cmd wire.Command) error {
+	if !s.loggedIn {
+		return s.beforeLogin(cmd)
+	}
+	if s.epsvAll {
+		return refusal(500, "EPSV ALL is in force") // RFC 2428 §4
+	}
+	var to netip.AddrPort
+	var err error
+	if cmd.Verb == "PORT" {
+		to, err = wire.ParseHostPort(cmd.Arg)
+	} else {
+		to, err = wire.ParseExtended(cmd.Arg)
+	}
+	own := s.clientAddr()
+	switch {
+	case errors.Is(err, wire.ErrFamily), err == nil && cmd.Verb == "EPRT" && wire.FamilyOf(to.Addr()) != wire.FamilyOf(own):
+		return otherFamily(wire.FamilyOf(own))
+	case err != nil:
+		return refusal(501, "Syntax error in the address")
+	case to.Addr() != own:
+		// The bounce attack (RFC 2577 §2, CVE-2001-0405): the client would have us call somebody else.
+		return &Refusal{Code: 501, Text: "The address must be your own", Rule: "bounce"}
+	case to.Port() < minDataPort:
+		return &Refusal{Code: 504, Text: "The port must be above 1023", Rule: "bounce"}
+	}
+	s.disarm()
+
+	var server dataconn.Leg
+	var reply wire.Reply
+	if s.ServerData == Passive {
+		server, reply, err = s.askPassive(wire.NewCommand("EPSV", ""))
+		if reply.Positive() {
+			reply = wire.NewReply(200, cmd.Verb+" command successful")
+		}
+	} else {
+		server, reply, err = s.askActive(cmd, to.Port())
+	}
+	if err != nil {
+		return err
+	}
+	if reply.Positive() {
+		s.arm(dataconn.Leg{Address: to}, server)
+	}
+	return s.pass(reply)
+}
+
+// askPassive asks the server to listen, with the client's verb where it will do, and returns the leg that dials it. A
+// reply that is not positive comes without one.
+func (s *Session) askPassive(cmd wire.Command) (dataconn.Leg, wire.Reply, error) {
+	v6 := wire.FamilyOf(s.serverAddr()) == wire.IPv6
+	converted := s.ServerData == Passive || !s.Faithful
+	switch {
+	case converted && v6 && cmd.Verb != "EPSV":
+		cmd = wire.NewCommand("EPSV", "")
+	case converted && !v6 && cmd.Verb == "EPSV" && s.noEPSV:
+		cmd = wire.NewCommand("PASV", "")
+	}
+	reply, err := s.exchange(cmd)
+	if err != nil {
+		return dataconn.Leg{}, reply, err
+	}
+	at, lost := reply.Passive()
+	if cmd.Verb == "EPSV" && !v6 && converted && (lacking(reply) || reply.Positive() && lost != nil) {
+		s.noEPSV = true
+		return s.askPassive(cmd)
+	}
+	if !reply.Positive() {
+		return dataconn.Leg{}, reply, nil
+	}
+	want := 227
+	if cmd.Verb == "EPSV" {
+		want = 229
+	}
+	if lost != nil || reply.Code != want {
+		return dataconn.Leg{}, reply, &Refusal{Code: 425, Text: "The server's answer names no data port", Err: lost}
+	}
+	if at.Port() < minDataPort {
+		return dataconn.Leg{}, reply, &Refusal{Code: 425, Text: "The server's data port is below 1024", Rule: "bounce"}
+	}
+	// The address a server names is not believed (CVE-2020-8284): it is the control connection's.
+	return dataconn.Leg{Address: netip.AddrPortFrom(s.serverAddr(), at.Port())}, reply, nil
+}
+
+// askActive listens for the server and asks it to call, with the client's verb where it will do. A reply that is not
+// positive comes without a leg. avoid is a port not to listen on.
+func (s *Session) askActive(cmd wire.Command, avoid uint16) (dataconn.Leg, wire.Reply, error) {
+	l, err := s.Network.Listen(s.ctx, dataconn.Server, avoid)
+	if err != nil {
+		return dataconn.Leg{}, wire.Reply{}, noListener(err)
+	}
+	at := dataconn.AddrPort(l.Addr())
+	v6 := at.Addr().Is6()
+	if cmd.Verb == "PORT" && v6 {
+		cmd = wire.NewCommand("EPRT", "")
+	}
+	converted := s.ServerData == Active || !s.Faithful
+	reply, err := s.exchangePort(cmd, at, converted && !v6 && s.noEPRT)
+	if err == nil && cmd.Verb == "EPRT" && !v6 && converted && !s.noEPRT && lacking(reply) {
+		s.noEPRT = true
+		reply, err = s.exchangePort(cmd, at, true)
+	}
+	if err != nil || !reply.Positive() {
+		l.Close()
+		return dataconn.Leg{}, reply, err
+	}
+	return dataconn.Leg{Listener: l, Peer: s.serverAddr()}, reply, nil
+}
+
+// exchangePort says EPRT or PORT with our address.
+func (s *Session) exchangePort(cmd wire.Command, at netip.AddrPort, byPort bool) (wire.Reply, error) {
+	if byPort && cmd.Verb != "PORT" {
+		cmd = wire.NewCommand("PORT", "")
+	}
+	if cmd.Verb == "PORT" {
+		return s.exchange(cmd.WithArg(wire.FormatHostPort(at)))
+	}
+	return s.exchange(cmd.WithArg(wire.FormatExtended(at)))
+}
+
+// lacking reports whether a server says that it has no such command, or not for its own family.
+func lacking(r wire.Reply) bool {
+	switch r.Code {
+	case 500, 501, 502, 504, 522:
+		return true
+	}
+	return false
+}
+
+// arm makes the transfer that the next data verb will spend.
+func (s *Session) arm(client, server dataconn.Leg) {
+	s.armed = dataconn.Arm(s.ctx, dataconn.Options{
+		Network: s.Network, Client: client, Server: server,
+		Setup: s.Timeouts.DataSetup, Idle: s.Timeouts.DataIdle, Linger: linger,
+		Stranger: s.Stranger,
+	})
+}
+
+// otherFamily is the answer to a data set-up in a family that the client's control connection is not of; the list is
+// mandatory (RFC 2428 §2).
+func otherFamily(own wire.Family) *Refusal {
+	return refusal(522, fmt.Sprintf("Network protocol not supported, use (%d)", own))
+}
+
+func noListener(err error) error {
+	var r *Refusal
+	if errors.As(err, &r) {
+		return r
+	}
+	return &Refusal{Code: 425, Text: "Cannot open a data connection", Err: err}
+}
+
+func closeListener(l net.Listener) {
+	if l != nil {
+		l.Close()
+	}
+}

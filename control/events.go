@@ -1,0 +1,89 @@
+package control
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	"ftpalg/control/wire"
+)
+
+// Observer hears what happened, in order, from the goroutine of Session.Run. It must not block: the session waits for it.
+type Observer interface{ Observe(Event) }
+
+// Event is one of the types below. None holds the argument of a secret verb.
+type Event interface{ event() }
+
+// Started: the session has a server. With an explicit listener that is when the client has named one.
+type Started struct {
+	Client netip.AddrPort
+	Server netip.AddrPort // as connected to
+	Name   string         // what the client called the server, where it did
+}
+
+// LoggedIn: the server accepted a user.
+type LoggedIn struct{ User string }
+
+// Said is one command or reply on either connection, for the record of a conversation.
+type Said struct {
+	// Arrow says who spoke to whom: ">" the client to us, ">>" we to the server, "<<" the server to us, "<" we to the client.
+	Arrow string
+	Text  string // without secrets; lines separated by "\n"
+}
+
+// Refused: we said no, and the server heard nothing.
+type Refused struct {
+	Verb    string
+	Refusal *Refusal
+}
+
+// Dropped: the server sent a reply that nobody had asked for.
+type Dropped struct{ Code int }
+
+// Transferred: a transfer ended, well or not.
+type Transferred struct {
+	Verb     string
+	Path     string // as the client gave it
+	Upload   bool
+	Bytes    int64
+	Duration time.Duration
+	Carried  string // "splice", "copy", or "" where no byte could move
+	Code     int    // of the final reply the client was given
+	Err      error  // nil: it is whole
+}
+
+// Ended: the session is over.
+type Ended struct {
+	User     string
+	Duration time.Duration
+	Reason   string
+	Err      error // nil if client or server said goodbye
+}
+
+func (Started) event()     {}
+func (LoggedIn) event()    {}
+func (Said) event()        {}
+func (Refused) event()     {}
+func (Dropped) event()     {}
+func (Transferred) event() {}
+func (Ended) event()       {}
+
+// redacted is a command as logs may show it.
+func redacted(c wire.Command) string {
+	v, known := verbs[c.Verb]
+	switch {
+	case c.Arg == "":
+		return c.Name
+	case !known || v.argument == secret:
+		// An unknown verb may be a password command that somebody mistyped or invented.
+		return c.Name + " ***"
+	case c.Verb == "SITE":
+		// Some servers change passwords by SITE: show what kind it is, no more.
+		kind, rest, more := strings.Cut(c.Arg, " ")
+		if more && rest != "" {
+			kind += " ***"
+		}
+		return c.Name + " " + kind
+	}
+	return c.Name + " " + c.Arg
+}

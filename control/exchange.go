@@ -1,0 +1,208 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"ftpalg/control/wire"
+	"ftpalg/dataconn"
+)
+
+// write writes b to a control connection. A peer that takes nothing for Timeouts.Reply is as good as gone.
+func (s *Session) write(c net.Conn, b []byte) error {
+	c.SetWriteDeadline(time.Now().Add(s.Timeouts.Reply))
+	_, err := c.Write(b)
+	return err
+}
+
+// say gives the client a reply.
+func (s *Session) say(r wire.Reply) error {
+	s.observeReply("<", r)
+	s.out = r.Append(s.out[:0])
+	if err := s.write(s.Client, s.out); err != nil {
+		return clientErr(err)
+	}
+	return nil
+}
+
+func (s *Session) observeReply(arrow string, r wire.Reply) {
+	if s.Observer != nil {
+		s.Observer.Observe(Said{arrow, strings.Join(r.Lines, "\n")})
+	}
+}
+
+// tell gives the server a command.
+func (s *Session) tell(cmd wire.Command) error {
+	s.observe(Said{">>", redacted(cmd)})
+	s.out = cmd.Append(s.out[:0])
+	if err := s.write(s.server.conn, s.out); err != nil {
+		return serverErr(err)
+	}
+	return nil
+}
+
+// relay passes a command to the server and the replies back.
+func (s *Session) relay(cmd wire.Command) error {
+	reply, err := s.exchange(cmd)
+	if err != nil {
+		return err
+	}
+	return s.pass(reply)
+}
+
+// pass gives the client the server's final reply; one of 421 is the server's goodbye.
+func (s *Session) pass(reply wire.Reply) error {
+	if err := s.say(reply); err != nil {
+		return err
+	}
+	if reply.Code == 421 {
+		return errServer421
+	}
+	return nil
+}
+
+// exchange tells the server a command, passes preliminary replies on as they come, and returns the final one.
+func (s *Session) exchange(cmd wire.Command) (wire.Reply, error) {
+	if err := s.settleDebts(); err != nil {
+		return wire.Reply{}, err
+	}
+	if err := s.tell(cmd); err != nil {
+		return wire.Reply{}, err
+	}
+	for {
+		reply, err := s.reply()
+		if err != nil || !reply.Preliminary() {
+			return reply, err
+		}
+		if err := s.say(reply); err != nil {
+			return reply, err
+		}
+	}
+}
+
+// reply awaits the server's next reply.
+func (s *Session) reply() (wire.Reply, error) {
+	if s.await(wait{server: true, by: time.Now().Add(s.Timeouts.Reply)}) == clockExpired {
+		return wire.Reply{}, ending("The server does not answer", errors.New("server: no reply in time"))
+	}
+	if s.server.err != nil {
+		return wire.Reply{}, serverErr(s.server.err)
+	}
+	return s.server.reply, nil
+}
+
+// settleDebts awaits the final replies that the server still owes to transfers whose client has had its answer from us, so
+// that none of them is taken for the answer to what comes next (reply desynchronisation).
+func (s *Session) settleDebts() error {
+	for s.owed > 0 {
+		reply, err := s.reply()
+		if err != nil {
+			return err
+		}
+		if !reply.Preliminary() {
+			s.owed--
+		}
+	}
+	return nil
+}
+
+// unsolicited deals with what the server says while it is owed no command: its leave, a debt, or noise. Noise is
+// dropped: a 227 nobody asked for is an attack on whoever believes it.
+func (s *Session) unsolicited() error {
+	reply, err := s.server.reply, s.server.err
+	switch {
+	case err != nil:
+		return serverErr(err)
+	case reply.Code == 421:
+		return s.pass(reply)
+	case s.owed > 0:
+		if !reply.Preliminary() {
+			s.owed--
+		}
+	default:
+		s.observe(Dropped{Code: reply.Code})
+	}
+	return nil
+}
+
+// connect makes the server's connection and returns its greeting, which may be a refusal.
+func (s *Session) connect(name string) (wire.Reply, error) {
+	by := time.Now().Add(s.Timeouts.Connect)
+	ctx, cancel := context.WithDeadline(s.ctx, by)
+	defer cancel()
+	conn, err := s.Connect(ctx, name)
+	if err != nil {
+		return wire.Reply{}, err
+	}
+	s.server = openServer(s, conn)
+	s.noEPSV, s.noEPRT, s.owed = false, false, 0
+	s.observe(Started{
+		Client: dataconn.AddrPort(s.Client.RemoteAddr()),
+		Server: dataconn.AddrPort(conn.RemoteAddr()),
+		Name:   name,
+	})
+	for {
+		if s.await(wait{server: true, by: by}) == clockExpired {
+			return wire.Reply{}, errors.New("server: no greeting in time")
+		}
+		if s.server.err != nil {
+			return wire.Reply{}, serverErr(s.server.err)
+		}
+		greeting := s.server.reply
+		switch {
+		case greeting.Code == 120 && !s.Explicit: // RFC 959 §5.4: ready in nnn minutes, 220 follows
+			if err := s.say(greeting); err != nil {
+				return greeting, err
+			}
+		case greeting.Preliminary():
+		case greeting.Code == 220, greeting.Negative():
+			return greeting, nil
+		default:
+			// Nothing is done for a peer that does not greet as FTP servers do.
+			return wire.Reply{}, ending("The server does not speak FTP", fmt.Errorf("server: greeted with %d", greeting.Code))
+		}
+	}
+}
+
+// features relays FEAT (RFC 2389 §3) and takes out what we do not let pass.
+func (s *Session) features(cmd wire.Command) error {
+	reply, err := s.exchange(cmd)
+	if err != nil {
+		return err
+	}
+	if reply.Code == 211 && len(reply.Lines) > 2 {
+		reply.Lines = s.editFeatures(reply.Lines)
+	}
+	return s.pass(reply)
+}
+
+// hidden are features that announce what a session refuses.
+var hidden = []string{"AUTH", "PBSZ", "PROT", "CCC", "SSCN", "CPSV", "LPRT", "LPSV", "ADAT", "MIC", "CONF", "ENC"}
+
+// editFeatures returns the lines of a 211 reply without hidden features and, unless the session is faithful, with EPRT
+// and EPSV, which we translate for servers that lack them.
+func (s *Session) editFeatures(lines []string) []string {
+	last := len(lines) - 1
+	out := []string{lines[0]}
+	missing := []string{"EPRT", "EPSV"}
+	for _, l := range lines[1:last] {
+		name, _, _ := strings.Cut(strings.TrimLeft(l, " "), " ")
+		name = strings.ToUpper(name)
+		if slices.Contains(hidden, name) {
+			continue
+		}
+		missing = slices.DeleteFunc(missing, func(m string) bool { return m == name })
+		out = append(out, l)
+	}
+	if !s.Faithful {
+		for _, m := range missing {
+			out = append(out, " "+m)
+		}
+	}
+	return append(out, lines[last])
+}

@@ -1,0 +1,411 @@
+// Package control holds one FTP session's conversation (RFC 959 §5.4): it reads the client's commands and the server's
+// replies, decides which pass, and rewrites what they say of data connections so that those come to us.
+//
+// The state of a session is where its function is, plus a few facts that Run's goroutine alone owns. There is no mutex.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"ftpalg/control/wire"
+	"ftpalg/dataconn"
+)
+
+// Timeouts are the clocks of a session. All must be positive.
+type Timeouts struct {
+	Connect   time.Duration // dialing the server and reading its greeting
+	Login     time.Duration // from Run to 230
+	Idle      time.Duration // waiting for a command, no transfer
+	Reply     time.Duration // the server owes a reply
+	DataSetup time.Duration // data legs connect, from the data verb
+	DataIdle  time.Duration // no byte moves
+	Abort     time.Duration // after ABOR, for each of the one or two replies that servers owe
+	Drain     time.Duration // after Run's context is done, for the transfer to finish
+}
+
+// ServerData says how data connections are made on the server side.
+type ServerData int
+
+// The ways of making server-side data connections.
+const (
+	Same    ServerData = iota // as the client does
+	Passive                   // we always connect to the server
+	Active                    // the server always connects to us
+)
+
+// Session is one client's conversation with one server. Set its exported fields, then call Run, once.
+type Session struct {
+	// Client is the accepted control connection. Run owns it and closes it.
+	Client net.Conn
+	// Connect opens the control connection to the server. name is empty unless Explicit, and else what followed the last @
+	// of USER. A *Refusal it returns is what the client is told. Run owns the connection.
+	Connect func(ctx context.Context, name string) (net.Conn, error)
+	// Network opens the session's data sockets.
+	Network dataconn.Network
+	// Observer hears what happens. Nil: nobody does.
+	Observer Observer
+	// Stranger hears of data connections refused because of where they came from, from any goroutine. Nil: nobody does.
+	Stranger func(dataconn.Side, netip.AddrPort)
+	// Advertise is the IPv4 address that 227 names to the client. Nil, or its error, means the listener's own.
+	Advertise func(context.Context) (netip.Addr, error)
+	// Gone reports whether the peer of a control connection has closed or reset it, as far as the kernel knows; reading
+	// may not have come that far. Nil: reading alone tells.
+	Gone func(net.Conn) bool
+	// SendUrgent writes b with its last byte urgent (RFC 793 §3.7), as a Telnet Synch must be. Nil: it is written plainly.
+	SendUrgent func(c net.Conn, b []byte) error
+
+	Timeouts Timeouts
+	Limits   wire.Limits
+	// Explicit: no server is known until the client names one by USER user@host.
+	Explicit bool
+	// Faithful: the server hears what the client says and nothing else, except where ServerData asks for it. Otherwise a
+	// server without EPSV or EPRT is asked by PASV or PORT instead.
+	Faithful   bool
+	ServerData ServerData
+	// RefuseUnknown answers commands that the table does not have with 500 instead of relaying them.
+	RefuseUnknown bool
+
+	// What follows is owned by Run's goroutine.
+
+	ctx      context.Context // outlives draining; done when Run returns
+	draining <-chan struct{} // the context given to Run is done; nil once seen
+	drainBy  time.Time       // zero until draining
+	clock    *time.Timer
+	readers  sync.WaitGroup
+	client   *clientSide
+	server   *serverSide // nil until connected
+	out      []byte      // scratch for what is being written
+
+	begun    time.Time
+	loginBy  time.Time // zero once logged in
+	user     string
+	named    string // what the client called the server; Explicit only
+	loggedIn bool
+	epsvAll  bool               // RFC 2428 §4: no other data set-up is allowed any more
+	noEPSV   bool               // the server lacks EPSV; only where not Faithful
+	noEPRT   bool               // the server lacks EPRT; only where not Faithful
+	armed    *dataconn.Transfer // made by passive or active, spent by a data verb
+	owed     int                // final replies the server owes to commands whose client has been answered
+	strikes  int                // lines that were no FTP
+	unknown  int                // unknown verbs before login
+	denied   int                // servers refused or not reached; Explicit only
+	deferred []wire.Command     // said before there was a server and owed to it; Explicit only
+	held     *wire.Command      // said during a transfer, to be performed after it
+}
+
+// Bounds on what a client can try before it is shown the door. They stop a peer that is not speaking FTP, or that
+// searches for something; people and programs that mean well stay below them.
+const (
+	maxStrikes  = 3 // malformed lines
+	maxUnknown  = 3 // unknown verbs before login (ALPACA, NAT slipstreaming)
+	maxDenied   = 3 // refused or unreachable servers
+	maxDeferred = 8 // commands kept for the server to come
+)
+
+// settle is how long a server whose data connection broke may take to say so before we do (mod_proxy waits as long).
+const settle = 3 * time.Second
+
+// linger is how long a client may take to close its data connection after it has all bytes, before 226 passes.
+const linger = 2 * time.Second
+
+// Run holds the conversation until either side leaves or a clock runs out, and returns why it ended: nil if somebody
+// said goodbye. When ctx is done the session ends as soon as no transfer is running, or after Timeouts.Drain.
+// All of its goroutines have ended and all of its connections are closed when it returns.
+func (s *Session) Run(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			s.close()
+			s.observe(Ended{User: s.user, Duration: time.Since(s.begun), Reason: "internal error", Err: err})
+		}
+	}()
+	var cancel context.CancelFunc
+	s.ctx, cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.draining = ctx.Done()
+	s.begun = time.Now()
+	s.loginBy = s.begun.Add(s.Timeouts.Login)
+	s.clock = time.NewTimer(time.Hour)
+	s.clock.Stop()
+	s.client = openClient(s)
+
+	err = s.converse()
+	reason := "client left"
+	var r *Refusal
+	switch {
+	case errors.As(err, &r) && r.End:
+		reason = r.Text
+		s.say(r.reply())
+	case errors.Is(err, errServerLeft):
+		reason = "server left"
+	case errors.Is(err, errGoodbye):
+		reason, err = "goodbye", nil
+	case errors.Is(err, errClientLeft):
+	case err != nil:
+		reason = "broken connection"
+	}
+	cancel()
+	s.close()
+	s.observe(Ended{User: s.user, Duration: time.Since(s.begun), Reason: reason, Err: err})
+	return err
+}
+
+// How conversations end without a reply of ours.
+var (
+	errGoodbye    = errors.New("goodbye")                   // QUIT was answered
+	errClientLeft = errors.New("client: connection closed") // without QUIT
+	errServerLeft = errors.New("server: connection closed") // without 421
+	errDraining   = ending("Service is shutting down", nil)
+	errServer421  = fmt.Errorf("server: said 421: %w", errGoodbye) // and the client was told
+)
+
+// close ends everything the session began. It is idempotent.
+func (s *Session) close() {
+	s.disarm()
+	if s.client != nil {
+		s.client.close()
+		s.client = nil
+	}
+	s.disconnect()
+	s.readers.Wait()
+}
+
+// disconnect closes the connection to the server, if there is one.
+func (s *Session) disconnect() {
+	if s.server != nil {
+		s.server.close()
+		s.server = nil
+	}
+}
+
+// converse is the conversation from greeting to goodbye.
+func (s *Session) converse() error {
+	if s.Explicit {
+		if err := s.say(wire.NewReply(220, "FTP proxy ready; log in as user@host")); err != nil {
+			return err
+		}
+	} else {
+		greeting, err := s.connect("")
+		if err != nil {
+			return s.unreachable(err)
+		}
+		if err := s.say(greeting); err != nil {
+			return err
+		}
+		if !greeting.Positive() {
+			return errServer421
+		}
+	}
+	for {
+		cmd, err := s.command()
+		if err == nil {
+			err = s.perform(cmd)
+		}
+		var r *Refusal
+		if errors.As(err, &r) && !r.End {
+			s.observe(Refused{Verb: cmd.Verb, Refusal: r})
+			err = s.say(r.reply())
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// unreachable is the last word of a session whose server was not reached.
+func (s *Session) unreachable(err error) error {
+	var r *Refusal
+	if errors.As(err, &r) {
+		r.End = true
+		return r
+	}
+	return ending("Service not available: the server cannot be reached", err)
+}
+
+// command awaits the client's next command. Meanwhile the server may only take its leave.
+func (s *Session) command() (wire.Command, error) {
+	if s.held != nil {
+		cmd := *s.held
+		s.held = nil
+		return cmd, nil
+	}
+	if !s.drainBy.IsZero() {
+		return wire.Command{}, errDraining
+	}
+	idleBy := time.Now().Add(s.Timeouts.Idle)
+	for {
+		by, late := idleBy, "Idle for too long"
+		if !s.loginBy.IsZero() && s.loginBy.Before(by) {
+			by, late = s.loginBy, "Login took too long"
+		}
+		switch s.await(wait{client: true, server: s.server != nil, drain: true, by: by}) {
+		case clientSpoke:
+			cmd, err := s.client.cmd, s.client.err
+			if len(cmd.Refusals) > 0 {
+				if err := s.write(s.Client, cmd.Refusals); err != nil {
+					return cmd, err
+				}
+			}
+			if err != nil {
+				if err := s.malformed(err); err != nil {
+					return cmd, err
+				}
+				continue
+			}
+			s.observe(Said{">", redacted(cmd)})
+			return cmd, nil
+		case serverSpoke:
+			if err := s.unsolicited(); err != nil {
+				return wire.Command{}, err
+			}
+		case clockExpired:
+			return wire.Command{}, ending(late, fmt.Errorf("client: no command in time"))
+		case drainBegan:
+			return wire.Command{}, errDraining
+		}
+	}
+}
+
+// malformed answers a line that is no command, or passes on why there is none.
+func (s *Session) malformed(err error) error {
+	var syntax *wire.SyntaxError
+	if !errors.As(err, &syntax) {
+		return clientErr(err)
+	}
+	s.strikes++
+	r := refusal(500, "Syntax error: "+syntax.Text)
+	if syntax.Binary || s.strikes >= maxStrikes || syntax.TooLong && s.strikes > 1 {
+		// Another protocol is not argued with: what it sends next may be commands that its author never meant for us.
+		r = ending("This is not FTP: "+syntax.Text, nil)
+		if syntax.Binary {
+			r.Code = 500
+		}
+		return r
+	}
+	s.observe(Refused{Refusal: r})
+	return s.say(r.reply())
+}
+
+// perform does what a command asks for.
+func (s *Session) perform(cmd wire.Command) error {
+	v, known := verbs[cmd.Verb]
+	switch {
+	case known && v.flags&foreign != 0:
+		return &Refusal{Code: 500, Text: "This is not FTP", End: true, Err: errors.New("client: speaks " + v.defined)}
+	case !known:
+		if !s.loggedIn {
+			if s.unknown++; s.unknown >= maxUnknown {
+				return ending("Too many unknown commands", errors.New("client: does not speak FTP"))
+			}
+		}
+		if s.RefuseUnknown {
+			return refusal(500, "Command not understood")
+		}
+	}
+	if s.server == nil && !(known && v.action == login) {
+		return s.answer(cmd)
+	}
+	switch v.action {
+	case login:
+		return s.login(cmd)
+	case restart:
+		return s.restart(cmd)
+	case secure:
+		return refusal(502, "AUTH is not supported")
+	case passive:
+		return s.passive(cmd)
+	case active:
+		return s.active(cmd)
+	case download:
+		return s.transfer(cmd, dataconn.Download)
+	case upload:
+		return s.transfer(cmd, dataconn.Upload)
+	case features:
+		return s.features(cmd)
+	case quit:
+		return s.quit(cmd)
+	case refuse:
+		return refuseVerb(cmd.Verb)
+	default: // relay; abort while no transfer runs
+		return s.relay(cmd)
+	}
+}
+
+// refuseVerb is the answer to verbs that never reach a server.
+func refuseVerb(verb string) *Refusal {
+	switch verb {
+	case "LPRT", "LPSV":
+		// At once, not after a time-out: wget tries them when EPSV fails.
+		return refusal(500, "Not understood; use EPRT or EPSV")
+	case "PBSZ", "PROT", "ADAT", "CCC":
+		return refusal(503, "AUTH comes first") // RFC 4217 §9, RFC 2228 §3
+	}
+	return refusal(502, "Command not supported")
+}
+
+// quit passes QUIT and its answer, and ends.
+func (s *Session) quit(cmd wire.Command) error {
+	reply, err := s.exchange(cmd)
+	if err != nil {
+		return err
+	}
+	if err := s.say(reply); err != nil {
+		return err
+	}
+	return errGoodbye
+}
+
+// restart relays REIN (RFC 959 §4.1.1): all of the login is undone, the connections stay.
+func (s *Session) restart(cmd wire.Command) error {
+	reply, err := s.exchange(cmd)
+	if err != nil {
+		return err
+	}
+	if reply.Positive() {
+		s.disarm()
+		s.loggedIn, s.user, s.epsvAll = false, "", false
+		s.loginBy = time.Now().Add(s.Timeouts.Login)
+	}
+	return s.say(reply)
+}
+
+// disarm forgets an armed transfer.
+func (s *Session) disarm() {
+	if s.armed != nil {
+		s.armed.Reset()
+		<-s.armed.Closed()
+		s.armed = nil
+	}
+}
+
+func (s *Session) observe(e Event) {
+	if s.Observer != nil {
+		s.Observer.Observe(e)
+	}
+}
+
+// clientErr and serverErr name the side of an error of a control connection.
+func clientErr(err error) error {
+	if err == io.EOF {
+		return errClientLeft
+	}
+	return fmt.Errorf("%w: %w", errClientLeft, err)
+}
+
+func serverErr(err error) error {
+	if err == io.EOF {
+		return errServerLeft
+	}
+	var r *wire.ReplyError
+	if errors.As(err, &r) {
+		return ending("The server does not speak FTP", fmt.Errorf("server: %w", err))
+	}
+	return fmt.Errorf("%w: %w", errServerLeft, err)
+}

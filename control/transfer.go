@@ -1,0 +1,344 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"ftpalg/control/wire"
+	"ftpalg/dataconn"
+)
+
+// running is a transfer while its data verb is being performed.
+type running struct {
+	*dataconn.Transfer
+	cmd       wire.Command
+	direction dataconn.Direction
+	begun     time.Time
+
+	released  bool       // bytes may move: the client has seen 150, or the server said no such thing
+	copied    bool       // Copied is closed
+	committed bool       // Commit was called: it is whole
+	final     wire.Reply // the server's verdict on the transfer; Code 0 until it comes
+	by        time.Time  // the clock for what is awaited now; zero while bytes move
+
+	// An urgent command was sent on and its reply has not come.
+	urgent  string
+	aborted bool // it was, or is, ABOR
+}
+
+// transfer performs a verb that moves data. The client's final reply waits for two things: the server's own final reply,
+// and our copy. The end of a download is kept from the client until the server has confirmed it, because a server that
+// dies ends its data connection just as one that is done.
+func (s *Session) transfer(cmd wire.Command, d dataconn.Direction) error {
+	if s.armed == nil {
+		return s.relay(cmd) // 425, as a rule; it is the server's to say
+	}
+	if err := s.settleDebts(); err != nil {
+		return err
+	}
+	t := &running{Transfer: s.armed, cmd: cmd, direction: d, begun: time.Now()}
+	s.armed = nil
+	t.Begin(d)
+	code, err := 0, s.tell(cmd)
+	if err == nil {
+		t.by = time.Now().Add(s.Timeouts.Reply)
+		code, err = s.attend(t)
+	}
+	if !t.committed {
+		t.Reset()
+	}
+	<-t.Closed()
+	s.report(t, code, err)
+	if err != nil {
+		return err
+	}
+	return s.afterUrgent(t)
+}
+
+// report tells the Observer how the transfer ended.
+func (s *Session) report(t *running, code int, err error) {
+	e := Transferred{
+		Verb: t.cmd.Verb, Path: t.cmd.Arg, Upload: t.direction == dataconn.Upload,
+		Bytes: t.Bytes(), Duration: time.Since(t.begun), Code: code, Err: err,
+	}
+	if t.Connected() {
+		e.Carried = "copy"
+		if t.Spliced() {
+			e.Carried = "splice"
+		}
+	}
+	if e.Err == nil {
+		e.Err = t.Err()
+	}
+	if e.Err == nil && !t.committed {
+		e.Err = fmt.Errorf("server: %d %s", t.final.Code, t.final.Text())
+	}
+	s.observe(e)
+}
+
+// attend waits on a running transfer until the client has been given its final reply, and returns that reply's code.
+func (s *Session) attend(t *running) (int, error) {
+	for {
+		w := wait{client: s.held == nil, server: t.final.Code == 0, drain: true, by: s.earlier(t.by)}
+		if !t.copied {
+			w.copied = t.Copied()
+		} else if t.committed && t.final.Code != 0 {
+			w.closed = t.Closed()
+		}
+		switch s.await(w) {
+		case clientSpoke:
+			if err := s.interject(t); err != nil {
+				return 0, err
+			}
+		case serverSpoke:
+			if done, code, err := s.verdict(t); done || err != nil {
+				return code, err
+			}
+		case copyEnded:
+			if done, code, err := s.copyEnded(t); done || err != nil {
+				return code, err
+			}
+		case transferClosed:
+			// The client has every byte and has closed its end: now it may hear that it is so.
+			return t.final.Code, s.pass(t.final)
+		case clockExpired:
+			if code, err := s.overdue(t); code != 0 || err != nil {
+				return code, err
+			}
+		case drainBegan: // the transfer may finish; earlier sees to the rest
+		}
+	}
+}
+
+// earlier is the earlier of a clock and the end of draining; zero is never.
+func (s *Session) earlier(by time.Time) time.Time {
+	if by.IsZero() || !s.drainBy.IsZero() && s.drainBy.Before(by) {
+		return s.drainBy
+	}
+	return by
+}
+
+// verdict takes a reply of the server. It reports done, with the code, when the client has had its final reply.
+func (s *Session) verdict(t *running) (done bool, code int, err error) {
+	reply, err := s.server.reply, s.server.err
+	if err != nil {
+		if t.released {
+			// The client was promised a transfer: it hears that it broke before it sees us leave.
+			t.Reset()
+			if err := s.say(wire.NewReply(426, "Transfer aborted: the server closed the connection")); err != nil {
+				return true, 426, err
+			}
+			return true, 426, serverErr(err)
+		}
+		return true, 0, serverErr(err)
+	}
+	switch {
+	case t.urgent != "" && answers(t.urgent, reply):
+		if !reply.Preliminary() {
+			t.urgent = ""
+		}
+		if err := s.say(reply); err != nil {
+			return true, 0, err
+		}
+		return false, 0, nil
+	case reply.Preliminary():
+		if err := s.say(reply); err != nil {
+			return true, 0, err
+		}
+		if !t.copied {
+			s.release(t)
+		}
+		return false, 0, nil
+	}
+	t.final = reply
+	switch {
+	case reply.Negative():
+		if !t.committed {
+			t.Reset() // before the client hears of it
+		}
+		return true, reply.Code, s.pass(reply)
+	case !t.copied:
+		// Our copy is still on its way; with no 150 before, it has not even begun.
+		s.release(t)
+		if t.aborted {
+			t.by = time.Now().Add(s.Timeouts.Abort) // a client that has said ABOR may take no more of it
+		}
+		return false, 0, nil
+	case t.Err() != nil:
+		return s.broken(t)
+	case t.direction == dataconn.Upload:
+		return true, reply.Code, s.pass(reply)
+	}
+	t.committed = true
+	t.Commit()
+	return false, 0, nil
+}
+
+// release lets the bytes of a transfer move.
+func (s *Session) release(t *running) {
+	if !t.released {
+		t.released, t.by = true, time.Time{}
+		t.Release()
+	}
+}
+
+// copyEnded deals with the end of the copy, or of the set-up. done and code are as in verdict.
+func (s *Session) copyEnded(t *running) (done bool, code int, err error) {
+	t.copied = true
+	switch {
+	case t.Err() != nil && t.final.Code != 0:
+		return s.broken(t)
+	case t.Err() != nil:
+		// The server's own words say more than ours, also where the legs did not even connect: its 550 beats our 425.
+		t.by = time.Now().Add(settle)
+		return false, 0, nil
+	case t.direction == dataconn.Upload:
+		// A client that is killed closes its data connection as one that is done; its control connection went first.
+		if s.Gone != nil && s.Gone(s.Client) {
+			return true, 0, fmt.Errorf("%w in mid-upload", errClientLeft)
+		}
+		t.committed = true
+		t.Commit()
+		if t.final.Code != 0 {
+			return true, t.final.Code, s.pass(t.final)
+		}
+	case t.final.Code != 0:
+		t.committed = true
+		t.Commit()
+		return false, 0, nil
+	}
+	t.by = time.Now().Add(s.Timeouts.Reply)
+	return false, 0, nil
+}
+
+// broken answers for a copy that failed although the server says that all is well.
+func (s *Session) broken(t *running) (done bool, code int, err error) {
+	r := wire.NewReply(426, "Transfer aborted: data connection broken")
+	if !t.Connected() {
+		r = wire.NewReply(425, "Cannot open a data connection")
+	}
+	return true, r.Code, s.say(r)
+}
+
+// overdue deals with a clock that ran out. A code says that the client has its final reply.
+func (s *Session) overdue(t *running) (int, error) {
+	switch {
+	case !s.drainBy.IsZero() && !time.Now().Before(s.drainBy):
+		t.Reset()
+		return 0, errDraining
+	case t.aborted && !t.copied:
+		// The server did not heed ABOR in time: some look at the control connection only between transfers. Make it one.
+		t.Reset()
+		t.by = time.Now().Add(s.Timeouts.Reply)
+		return 0, nil
+	case t.copied && t.Err() != nil:
+		// The server has not noticed. It owes the reply still; the client need not wait for it.
+		s.owed++
+		_, code, err := s.broken(t)
+		return code, err
+	}
+	return 0, ending("The server does not answer", errors.New("server: no reply in time"))
+}
+
+// interject takes what the client says while a transfer runs: an urgent command is passed on, another is held until the
+// transfer is over (RFC 959 §4.1.3, ABOR; STAT; QUIT).
+func (s *Session) interject(t *running) error {
+	cmd, err := s.client.cmd, s.client.err
+	if err != nil {
+		if err := s.malformed(err); err != nil {
+			// Whatever was moving, its owner is gone.
+			return err
+		}
+		return nil
+	}
+	s.observe(Said{">", redacted(cmd)})
+	if verbs[cmd.Verb].flags&urgent == 0 || t.urgent != "" {
+		s.held = &cmd
+		return nil
+	}
+	if cmd.Interrupted {
+		if err := s.synch(); err != nil {
+			return err
+		}
+	}
+	if err := s.tell(cmd); err != nil {
+		return err
+	}
+	t.urgent = cmd.Verb
+	if cmd.Verb == "ABOR" {
+		t.aborted = true
+		if !t.copied {
+			t.by = time.Now().Add(s.Timeouts.Abort)
+		}
+	}
+	return nil
+}
+
+// telnetSynch is Interrupt Process and Data Mark as clients send them: the mark's IAC is the urgent byte, and the mark
+// itself follows in band (RFC 854; RFC 959 §4.1.3).
+var telnetIP, telnetDM = []byte{0xFF, 0xF4, 0xFF}, []byte{0xF2}
+
+// synch tells the server to look at its control connection.
+func (s *Session) synch() error {
+	send := s.SendUrgent
+	if send == nil {
+		send = s.write
+	}
+	err := send(s.server.conn, telnetIP)
+	if err == nil {
+		err = s.write(s.server.conn, telnetDM)
+	}
+	if err != nil {
+		return serverErr(err)
+	}
+	return nil
+}
+
+// answers reports whether a reply that comes during a transfer belongs to the urgent command rather than to the transfer.
+func answers(verb string, r wire.Reply) bool {
+	switch verb {
+	case "STAT":
+		return r.Code >= 211 && r.Code <= 215 || notDone(r)
+	case "NOOP":
+		return r.Code == 200 || notDone(r)
+	case "QUIT":
+		return r.Code == 221 || notDone(r)
+	}
+	return false // ABOR: the transfer's own reply comes first (RFC 959 §4.1.3)
+}
+
+// notDone are the codes by which commands are refused, and transfers are not.
+func notDone(r wire.Reply) bool { return r.Code >= 500 && r.Code <= 504 || r.Code == 530 }
+
+// afterUrgent awaits what is still owed to an urgent command when its transfer is over: for ABOR one more reply, if the
+// server sends one within Timeouts.Abort.
+func (s *Session) afterUrgent(t *running) error {
+	for t.urgent != "" {
+		by := s.Timeouts.Reply
+		if t.urgent == "ABOR" {
+			by = s.Timeouts.Abort
+		}
+		if s.await(wait{server: true, by: time.Now().Add(by)}) == clockExpired {
+			if t.urgent == "ABOR" {
+				return nil
+			}
+			return ending("The server does not answer", errors.New("server: no reply in time"))
+		}
+		reply, err := s.server.reply, s.server.err
+		if err != nil {
+			return serverErr(err)
+		}
+		if err := s.pass(reply); err != nil {
+			return err
+		}
+		if reply.Preliminary() {
+			continue
+		}
+		if t.urgent == "QUIT" {
+			return errGoodbye
+		}
+		t.urgent = ""
+	}
+	return nil
+}

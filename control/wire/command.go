@@ -1,0 +1,201 @@
+package wire
+
+import "strings"
+
+// Command is one line that an FTP client said (RFC 959 §5.3.1), with Telnet undone.
+type Command struct {
+	Verb string // upper case, letters and digits
+	Name string // the verb as the client spelled it; what a server is told
+	Arg  string // all that follows the first space, undecoded but for Telnet; may hold any byte but NUL, CR and LF
+
+	// Interrupted says that a Telnet Interrupt Process preceded the command, as it does before an urgent ABOR
+	// (RFC 959 §4.1.3).
+	Interrupted bool
+	// Refusals are the Telnet answers owed for options the client asked for on this line (RFC 854); usually empty.
+	Refusals []byte
+
+	space   bool // a space followed the verb, even if no argument did
+	doubled bool // the client wrote each 0xFF of Arg as IAC IAC (RFC 854); others write it bare
+}
+
+// NewCommand makes a command of our own. An empty arg means none.
+func NewCommand(verb, arg string) Command {
+	return Command{Verb: strings.ToUpper(verb), Name: verb, Arg: arg, space: arg != ""}
+}
+
+// WithArg returns the command, spelled as the client spelled it, with another argument.
+func (c Command) WithArg(arg string) Command {
+	c.Arg, c.space, c.doubled = arg, arg != "", false
+	return c
+}
+
+// Append appends the command's wire form, CR LF included, to b. The line is made anew from the parsed value: whatever a
+// client wrote, the server receives exactly one command.
+func (c Command) Append(b []byte) []byte {
+	b = append(b, c.Name...)
+	if c.space {
+		b = append(b, ' ')
+	}
+	for i := 0; i < len(c.Arg); i++ {
+		if c.doubled && c.Arg[i] == telnetIAC {
+			b = append(b, telnetIAC)
+		}
+		b = append(b, c.Arg[i])
+	}
+	return append(b, '\r', '\n')
+}
+
+// parser undoes Telnet and finds the end of a command line. One byte goes in at a time.
+type parser struct {
+	line     []byte
+	limit    int
+	state    byte // 0, telnetIAC, telnetSB (within), telnetSE (IAC within a subnegotiation), WILL…DONT (option follows), '\r'
+	bad      *SyntaxError
+	first    bool // a byte of the line has been seen
+	bare     bool // an 0xFF that was not doubled was seen
+	doubled  bool
+	ip       bool
+	refusals []byte
+}
+
+// maxRefusals bounds the Telnet answers one line can earn, lest a client make us say more than it does.
+const maxRefusals = 24
+
+func (p *parser) fail(text string) {
+	if p.bad == nil {
+		p.bad = &SyntaxError{Text: text}
+	}
+}
+
+// add takes one byte and reports whether the line is complete.
+func (p *parser) add(c byte) bool {
+	switch p.state {
+	case telnetIAC:
+		p.state = 0
+		switch {
+		case c == telnetIAC:
+			p.doubled = true
+			p.data(c)
+			return false
+		case c == telnetIP:
+			p.ip = true
+			return false
+		case c == telnetDM:
+			// RFC 959 §4.1.3, RFC 854: what came before the Data Mark is not a command any more.
+			p.line, p.bad, p.bare, p.doubled, p.first = p.line[:0], nil, false, false, false
+			return false
+		case c == telnetSB, c >= telnetWILL:
+			p.state = c
+			return false
+		case c >= telnetSE:
+			return false // NOP, BRK, AO, AYT, EC, EL, GA: nothing that a control connection needs
+		}
+		// Not Telnet: clients that know none of it (curl) write 0xFF of a file's name bare.
+		p.bare = true
+		p.data(telnetIAC)
+	case telnetSB:
+		switch c {
+		case telnetIAC:
+			p.state = telnetSE
+		case '\n': // unterminated; do not let it swallow commands without end
+			p.fail("Telnet subnegotiation in a command")
+			return true
+		}
+		return false
+	case telnetSE:
+		p.state = telnetSB
+		if c == telnetSE {
+			p.state = 0
+		}
+		return false
+	case telnetWILL, telnetWONT, telnetDO, telnetDONT:
+		// RFC 854: we have no options, so WILL earns DONT and DO earns WONT.
+		if len(p.refusals) < maxRefusals {
+			switch p.state {
+			case telnetWILL:
+				p.refusals = append(p.refusals, telnetIAC, telnetDONT, c)
+			case telnetDO:
+				p.refusals = append(p.refusals, telnetIAC, telnetWONT, c)
+			}
+		}
+		p.state = 0
+		return false
+	case '\r':
+		p.state = 0
+		if c == '\n' {
+			return true
+		}
+		p.fail("bare CR in a command")
+	}
+	switch c {
+	case telnetIAC:
+		p.state = telnetIAC
+	case '\r':
+		p.state = '\r'
+	case '\n':
+		return true
+	case 0:
+		p.fail("NUL in a command")
+	default:
+		p.data(c)
+	}
+	return false
+}
+
+func (p *parser) data(c byte) {
+	if !p.first {
+		p.first = true
+		if (c < 0x20 || c >= 0x7F) && p.bad == nil {
+			p.bad = &SyntaxError{Text: "not an FTP command", Binary: true}
+		}
+	}
+	if len(p.line) >= p.limit {
+		if p.bad == nil || !p.bad.TooLong {
+			p.bad = &SyntaxError{Text: "command line too long", TooLong: true}
+		}
+		return
+	}
+	p.line = append(p.line, c)
+}
+
+// command makes the finished line a command.
+func (p *parser) command() (Command, error) {
+	c := Command{Interrupted: p.ip, Refusals: p.refusals, doubled: p.doubled}
+	if p.bad == nil && p.bare && p.doubled {
+		p.fail("0xFF both bare and doubled in a command") // two servers would read two names
+	}
+	if p.bad != nil {
+		return c, p.bad
+	}
+	n := 0
+	for n < len(p.line) && p.line[n] != ' ' {
+		n++
+	}
+	if !isVerb(p.line[:n]) {
+		return c, &SyntaxError{Text: "not an FTP command"}
+	}
+	line := string(p.line)
+	c.Name = line[:n]
+	c.Verb = strings.ToUpper(c.Name)
+	if n < len(line) {
+		c.space = true
+		c.Arg = line[n+1:]
+	}
+	return c, nil
+}
+
+// maxVerb is longer than any verb seen in the field (RFC 959 has three or four letters; XSHA512, AVBL, XPASV…).
+const maxVerb = 12
+
+func isVerb(b []byte) bool {
+	if len(b) == 0 || len(b) > maxVerb {
+		return false
+	}
+	for i, c := range b {
+		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
+		if !letter && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,114 @@
+package wire
+
+import (
+	"bytes"
+	"io"
+)
+
+// Reader reads commands from a client or replies from a server. It reads ahead no further than one buffer, and is for
+// one goroutine at a time.
+type Reader struct {
+	src    io.Reader
+	limits Limits
+	buf    []byte // buf[:len] is unread input
+	store  []byte // what buf is a part of
+}
+
+// readSize is what one read asks for: longer than nearly every command and reply. Idle sessions hold it.
+const readSize = 512
+
+// NewReader returns a Reader of src, which it does not own.
+func NewReader(src io.Reader, limits Limits) *Reader {
+	return &Reader{src: src, limits: limits.withDefaults()}
+}
+
+// Buffered is the number of bytes that were read and not yet returned. Where TLS is to start it must be 0: anything
+// else was injected before the handshake (CVE-2011-0411 and its family).
+func (r *Reader) Buffered() int { return len(r.buf) }
+
+// fill makes buf non-empty.
+func (r *Reader) fill() error {
+	if r.store == nil {
+		r.store = make([]byte, readSize)
+	}
+	n, err := r.src.Read(r.store)
+	r.buf = r.store[:n]
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// Command reads one command. A *SyntaxError leaves the Reader at the next line; any other error is the source's, with
+// io.ErrUnexpectedEOF for a line that broke off: half a command is never one. The command's Refusals are set even
+// where the error is a *SyntaxError.
+func (r *Reader) Command() (Command, error) {
+	p := parser{limit: r.limits.Line}
+	begun := false
+	for {
+		if len(r.buf) == 0 {
+			if err := r.fill(); err != nil {
+				if err == io.EOF && begun {
+					err = io.ErrUnexpectedEOF
+				}
+				return Command{}, err
+			}
+		}
+		begun = true
+		for i, c := range r.buf {
+			if p.add(c) {
+				r.buf = r.buf[i+1:]
+				return p.command()
+			}
+		}
+		r.buf = nil
+		if p.bad != nil && p.bad.Binary {
+			// Another protocol may never send a line end; say so as soon as it is seen.
+			return Command{}, p.bad
+		}
+	}
+}
+
+// Reply reads one reply, all its lines. A *ReplyError means that the server is not speaking FTP or says too much; any
+// other error is the source's, with io.ErrUnexpectedEOF for a reply that broke off.
+func (r *Reader) Reply() (Reply, error) {
+	c := collector{limits: r.limits}
+	var line []byte
+	begun := false
+	for {
+		if len(r.buf) == 0 {
+			if err := r.fill(); err != nil {
+				if err == io.EOF && begun {
+					err = io.ErrUnexpectedEOF
+				}
+				return Reply{}, err
+			}
+		}
+		begun = true
+		part, rest, ended := bytes.Cut(r.buf, []byte{'\n'})
+		if len(line)+len(part) > r.limits.ReplyBytes {
+			return Reply{}, replyErrorf("reply of more than %d bytes (limits.reply_bytes)", r.limits.ReplyBytes)
+		}
+		if !ended {
+			line = append(line, part...)
+			r.buf = nil
+			continue
+		}
+		r.buf = rest
+		if line != nil {
+			line = append(line, part...)
+			part = line
+		}
+		done, err := c.add(part)
+		if err != nil {
+			return Reply{}, err
+		}
+		if done {
+			return c.reply, nil
+		}
+		line = nil
+	}
+}

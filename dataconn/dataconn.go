@@ -1,0 +1,98 @@
+// Package dataconn carries FTP's data connections (RFC 959 §3.2): it makes the two legs of a transfer, one to the client
+// and one to the server, copies the bytes between them, and ends them so that a transfer which broke never looks whole.
+// It opens no sockets itself: a Network does.
+package dataconn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// Side is a side of the proxy: where the FTP client is, or where the FTP server is.
+type Side int
+
+// The two sides.
+const (
+	Client Side = iota
+	Server
+)
+
+func (s Side) String() string {
+	if s == Client {
+		return "client"
+	}
+	return "server"
+}
+
+// Network opens the data sockets of one session: real ones in package proxy, memory in tests. Its connections must have
+// CloseWrite and SetLinger, as *net.TCPConn does; bare *net.TCPConn are spliced by the kernel.
+type Network interface {
+	// Listen opens a socket for one connection from that side, on any port but avoid (0: none is avoided): were both legs
+	// of a transparent transfer to have one port, a connection tracker could not tell them apart. The caller closes it.
+	Listen(ctx context.Context, side Side, avoid uint16) (net.Listener, error)
+	// Dial connects to an address on that side. from is the source port the peer would see without us, 0 if any will do;
+	// a Network that cannot have it takes another.
+	Dial(ctx context.Context, side Side, from uint16, to netip.AddrPort) (net.Conn, error)
+}
+
+// Leg is one side's half of a transfer. It listens if Listener is set, and dials Address otherwise.
+type Leg struct {
+	Listener net.Listener   // owned by the Transfer once armed
+	Address  netip.AddrPort // where to dial
+	Peer     netip.Addr     // a listening leg takes a connection from this address alone (port theft, RFC 2577 §8)
+}
+
+func (l Leg) listens() bool { return l.Listener != nil }
+
+// LegError says which leg of a transfer failed, and at what.
+type LegError struct {
+	Side Side
+	Act  string // "accept", "dial 192.0.2.9:50000", "read", "write"
+	Err  error
+}
+
+func (e *LegError) Error() string { return fmt.Sprintf("%v data: %s: %v", e.Side, e.Act, e.Err) }
+
+func (e *LegError) Unwrap() error { return e.Err }
+
+var (
+	// ErrIdle is a transfer in which no byte moved for Options.Idle.
+	ErrIdle = errors.New("no byte moved")
+	// ErrSetup is a transfer whose legs were not both connected within Options.Setup of its Begin.
+	ErrSetup = errors.New("not connected in time")
+	// ErrReset is a transfer that Reset ended.
+	ErrReset = errors.New("reset")
+)
+
+// halfCloser and lingerer are what a leg needs of its connection beyond net.Conn; *net.TCPConn has both.
+type halfCloser interface{ CloseWrite() error }
+
+type lingerer interface{ SetLinger(seconds int) error }
+
+// abort closes a connection so that its peer sees a reset: in stream mode an end of file means "whole"
+// (RFC 959 §3.4.1), so a broken transfer must not end in one.
+func abort(c net.Conn) {
+	if c == nil {
+		return
+	}
+	if l, ok := c.(lingerer); ok {
+		l.SetLinger(0)
+	}
+	c.Close()
+}
+
+// peerOf is the address a connection comes from, without its port or IPv4 mapping.
+func peerOf(c net.Conn) netip.Addr { return AddrPort(c.RemoteAddr()).Addr() }
+
+// AddrPort is a socket address as a value, IPv4-mapped IPv6 undone. It is invalid for addresses that are not TCP's.
+func AddrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

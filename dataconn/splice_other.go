@@ -1,0 +1,7 @@
+//go:build !linux
+
+package dataconn
+
+import "net"
+
+func spliceable(src, dst net.Conn) bool { return false }

@@ -1,0 +1,372 @@
+package dataconn
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Direction is which way a transfer's bytes go.
+type Direction int
+
+// The directions.
+const (
+	Download Direction = iota // from the server to the client
+	Upload                    // from the client to the server
+)
+
+// Options describe a transfer to Arm.
+type Options struct {
+	Network Network
+	Client  Leg
+	Server  Leg
+	// Setup bounds the time from Begin until both legs are connected; Idle, the time in which no byte moves. A peer that
+	// takes no data is noticed after Idle at the earliest and twice Idle at the latest.
+	Setup, Idle time.Duration
+	// Linger bounds how long Commit waits for the receiver to close its end.
+	Linger time.Duration
+	// Stranger hears of each connection refused because it came from somebody else than Leg.Peer. It is called from the
+	// transfer's goroutine. Nil: nobody does.
+	Stranger func(Side, netip.AddrPort)
+}
+
+// Transfer is one data connection carried across: two legs, which connect from Arm on, and one copy, which starts at
+// Release. The life of one is Arm, Begin, Release, <-Copied, Commit, <-Closed; Reset may come at any time, and must
+// come where Commit does not. Its methods but Bytes are for one goroutine.
+type Transfer struct {
+	opts   Options
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	begun    chan struct{} // closed by Begin
+	released chan struct{} // closed by Release
+	verdict  chan struct{} // closed by Commit
+	copied   chan struct{} // closed when the copy, or the set-up, has ended; err is set before
+	closed   chan struct{} // closed when both legs are
+	ready    chan struct{} // closed when both legs are connected
+
+	direction Direction // set before released is closed
+	committed bool      // of the caller's goroutine
+	bytes     atomic.Int64
+	err       error // see copied
+	splice    bool  // see copied
+
+	mu    sync.Mutex // guards legs: Reset closes what run has opened
+	legs  [2]net.Conn
+	reset bool
+}
+
+// Arm makes a transfer and lets its legs begin to connect: listening legs accept, and a leg dials as soon as the other
+// has been accepted, so that each peer sees the other's own timing. It owns the legs' listeners from now on. ctx bounds
+// the whole transfer.
+func Arm(ctx context.Context, opts Options) *Transfer {
+	ctx, cancel := context.WithCancelCause(ctx)
+	t := &Transfer{
+		opts: opts, ctx: ctx, cancel: cancel,
+		begun: make(chan struct{}), released: make(chan struct{}), verdict: make(chan struct{}),
+		copied: make(chan struct{}), closed: make(chan struct{}), ready: make(chan struct{}),
+	}
+	go t.run()
+	return t
+}
+
+// Begin says that the data verb has been given, and starts the Setup clock.
+func (t *Transfer) Begin(d Direction) {
+	t.direction = d
+	close(t.begun)
+}
+
+// Release lets bytes move. Call it once the client has been told that they will (150): small files that overtook
+// the reply have confused clients.
+func (t *Transfer) Release() { close(t.released) }
+
+// Copied is closed when no more bytes will move: the sender ended, a leg broke, or the legs did not connect. Err tells.
+func (t *Transfer) Copied() <-chan struct{} { return t.copied }
+
+// Err is nil if the sender came to its end and every byte was handed on. Call it once Copied is closed.
+func (t *Transfer) Err() error { return t.err }
+
+// Spliced reports whether the kernel carried the bytes. Call it once Copied is closed.
+func (t *Transfer) Spliced() bool { return t.splice }
+
+// Bytes is the number of bytes handed on so far.
+func (t *Transfer) Bytes() int64 { return t.bytes.Load() }
+
+// Connected reports whether both legs are connected, or were.
+func (t *Transfer) Connected() bool {
+	select {
+	case <-t.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// Commit ends a transfer whose Err is nil as whole: the receiver sees the end of the file. Closed follows when the
+// receiver has closed its end, or after Linger.
+func (t *Transfer) Commit() {
+	t.committed = true
+	close(t.verdict)
+}
+
+// Reset ends the transfer, whatever its state, so that neither peer takes it for whole. Closed follows at once. After
+// Commit it only cuts short what remains.
+func (t *Transfer) Reset() {
+	t.mu.Lock()
+	t.reset = true
+	legs := t.legs
+	t.mu.Unlock()
+	t.cancel(ErrReset)
+	for _, c := range legs {
+		abort(c)
+	}
+}
+
+// Closed is closed when both legs are.
+func (t *Transfer) Closed() <-chan struct{} { return t.closed }
+
+// run is the transfer's goroutine.
+func (t *Transfer) run() {
+	defer close(t.closed)
+	defer t.cancel(nil)
+	t.err = t.carry()
+	close(t.copied)
+	if t.err != nil {
+		t.Reset()
+		return
+	}
+	select {
+	case <-t.verdict:
+		t.finish()
+	case <-t.ctx.Done():
+		t.Reset()
+	}
+}
+
+// carry connects the legs and copies.
+func (t *Transfer) carry() error {
+	if err := t.connect(); err != nil {
+		return err
+	}
+	close(t.ready)
+	select {
+	case <-t.released:
+	case <-t.ctx.Done():
+		return context.Cause(t.ctx)
+	}
+	from, to := Server, Client
+	if t.direction == Upload {
+		from, to = Client, Server
+	}
+	return t.copy(from, to)
+}
+
+// connect makes both legs.
+func (t *Transfer) connect() error {
+	ctx, cancel := context.WithCancelCause(t.ctx)
+	defer cancel(nil)
+	defer t.unlisten()
+	// The listeners' Accept knows no context: closing them is what ends it.
+	stop := context.AfterFunc(ctx, t.unlisten)
+	defer stop()
+	var clock sync.WaitGroup
+	defer clock.Wait()
+	defer cancel(nil)
+	clock.Go(func() { t.setupClock(ctx, cancel) })
+
+	client, server := t.opts.Client, t.opts.Server
+	switch {
+	case client.listens() && server.listens():
+		var other error
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if other = t.accept(ctx, Server); other != nil {
+				cancel(other)
+			}
+		})
+		err := t.accept(ctx, Client)
+		if err != nil {
+			cancel(err)
+		}
+		wg.Wait()
+		if err != nil && !errors.Is(err, other) {
+			return err
+		}
+		return other
+	case client.listens():
+		if err := t.accept(ctx, Client); err != nil {
+			return err
+		}
+		return t.dial(ctx, Server, 0)
+	case server.listens():
+		if err := t.accept(ctx, Server); err != nil {
+			return err
+		}
+		// The client sees the port that the server chose, 20 as a rule (RFC 959 §3.2).
+		return t.dial(ctx, Client, AddrPort(t.legs[Server].RemoteAddr()).Port())
+	default:
+		if err := t.dial(ctx, Server, 0); err != nil {
+			return err
+		}
+		// An active server calls only once it has something to say: a client whose command is refused is not called.
+		select {
+		case <-t.released:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		return t.dial(ctx, Client, 0)
+	}
+}
+
+// setupClock ends a set-up that takes longer than Setup from Begin.
+func (t *Transfer) setupClock(ctx context.Context, cancel context.CancelCauseFunc) {
+	select {
+	case <-t.begun:
+	case <-ctx.Done():
+		return
+	}
+	clock := time.NewTimer(t.opts.Setup)
+	defer clock.Stop()
+	select {
+	case <-clock.C:
+		cancel(ErrSetup)
+	case <-ctx.Done():
+	}
+}
+
+func (t *Transfer) unlisten() {
+	for _, l := range []net.Listener{t.opts.Client.Listener, t.opts.Server.Listener} {
+		if l != nil {
+			l.Close()
+		}
+	}
+}
+
+// accept makes a listening leg: the first connection from its peer. Strangers are turned away and the listener goes on,
+// so that nobody can spoil a transfer by knocking first.
+func (t *Transfer) accept(ctx context.Context, side Side) error {
+	leg := t.opts.Client
+	if side == Server {
+		leg = t.opts.Server
+	}
+	for {
+		c, err := leg.Listener.Accept()
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
+			}
+			return &LegError{Side: side, Act: "accept", Err: err}
+		}
+		if peerOf(c) == leg.Peer {
+			leg.Listener.Close()
+			return t.take(side, c)
+		}
+		stranger := AddrPort(c.RemoteAddr())
+		abort(c)
+		if t.opts.Stranger != nil {
+			t.opts.Stranger(side, stranger)
+		}
+	}
+}
+
+func (t *Transfer) dial(ctx context.Context, side Side, from uint16) error {
+	to := t.opts.Client.Address
+	if side == Server {
+		to = t.opts.Server.Address
+	}
+	c, err := t.opts.Network.Dial(ctx, side, from, to)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return &LegError{Side: side, Act: "dial " + to.String(), Err: err}
+	}
+	return t.take(side, c)
+}
+
+// take makes c the leg of a side, unless Reset has come first.
+func (t *Transfer) take(side Side, c net.Conn) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.reset {
+		abort(c)
+		return ErrReset
+	}
+	t.legs[side] = c
+	return nil
+}
+
+// Chunks are what one splice is asked for. A write that stalls inside one is seen only at its deadline, so slow peers
+// get small ones and are not mistaken for dead: 64 KiB in Idle will do.
+const (
+	minChunk = 64 << 10
+	maxChunk = 1 << 20
+)
+
+// copy carries bytes until the sender's end. Between two bare TCP connections io.CopyN is splice(2), and a read timeout
+// loses nothing, as the kernel's pipe is empty then; a write timeout does, so it ends the transfer.
+func (t *Transfer) copy(from, to Side) error {
+	src, dst := t.legs[from], t.legs[to]
+	t.splice = spliceable(src, dst)
+	chunk := int64(minChunk)
+	for {
+		begin := time.Now()
+		writeBy := begin.Add(2 * t.opts.Idle)
+		src.SetReadDeadline(begin.Add(t.opts.Idle))
+		dst.SetWriteDeadline(writeBy)
+		n, err := io.CopyN(dst, src, chunk)
+		t.bytes.Add(n)
+		switch {
+		case err == nil:
+			if time.Since(begin) < time.Second/4 {
+				chunk = min(2*chunk, maxChunk)
+			} else {
+				chunk = minChunk
+			}
+		case err == io.EOF:
+			return nil
+		case t.ctx.Err() != nil:
+			return context.Cause(t.ctx)
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			if broken(src) {
+				return &LegError{Side: from, Act: "read", Err: err}
+			}
+			return &LegError{Side: to, Act: "write", Err: err}
+		case !time.Now().Before(writeBy):
+			return &LegError{Side: to, Act: "write", Err: ErrIdle}
+		case n == 0:
+			return &LegError{Side: from, Act: "read", Err: ErrIdle}
+		}
+	}
+}
+
+// broken tells which leg a failed splice failed on, since its error does not: a leg that can still be waited for is
+// whole. What it may read is of no use any more.
+func broken(c net.Conn) bool {
+	c.SetReadDeadline(time.Now().Add(time.Millisecond))
+	_, err := c.Read(make([]byte, 1))
+	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// finish ends a whole transfer: the receiver gets the end of the file, and is given time to say that it has it by
+// closing its own end; what it may say meanwhile is read and dropped, since unread bytes would turn our close into a reset.
+func (t *Transfer) finish() {
+	from, to := Server, Client
+	if t.direction == Upload {
+		from, to = Client, Server
+	}
+	src, dst := t.legs[from], t.legs[to]
+	src.Close()
+	if h, ok := dst.(halfCloser); ok {
+		h.CloseWrite()
+	}
+	dst.SetReadDeadline(time.Now().Add(t.opts.Linger))
+	io.Copy(io.Discard, dst)
+	dst.Close()
+}

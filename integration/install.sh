@@ -1,0 +1,60 @@
+#!/bin/bash
+# Installs the FTP clients and servers that the integration tests talk to, on Debian 12.
+#
+#   integration/install.sh [DIR]
+#
+# Clients and tools become ordinary packages. The servers vsftpd, ProFTPD and Pure-FTPd conflict with one another as
+# packages, so they are unpacked into DIR instead; no service is started and nothing of theirs is configured. The tests
+# look for them in $FTPALG_TEST_PEERS, or else in the default of DIR. Running it again when all is there does nothing.
+set -euo pipefail
+
+dir=${1:-${FTPALG_TEST_PEERS:-${XDG_CACHE_HOME:-/var/cache}/ftpalg-peers}}
+
+clients=(curl lftp tnftp wget ncftp python3 perl)
+tools=(ca-certificates conntrack iproute2 nftables procps strace)
+servers=(vsftpd proftpd-core pure-ftpd)
+# Debian's own Python must be the one that imports pyftpdlib: /usr/bin/python3.
+packages=("${clients[@]}" "${tools[@]}" python3-pyftpdlib)
+
+present() {
+	local package
+	for package in "${packages[@]}"; do
+		[[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || return 1
+	done
+	for package in "${servers[@]}"; do
+		[[ -e $dir/.$package ]] || return 1
+	done
+}
+
+# libraries DEB prints the shared libraries and PAM modules that a package depends on, and none of the services.
+libraries() {
+	dpkg-deb -f "$1" Depends | tr ',' '\n' | sed 's/([^)]*)//g; s/|.*//; s/ //g' | grep '^lib'
+}
+
+if present; then
+	echo "The test peers are already installed, the servers in $dir."
+	exit
+fi
+if ((EUID != 0)); then
+	echo "install.sh: must be run as root" >&2
+	exit 1
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -qy --no-install-recommends "${packages[@]}"
+
+mkdir -p "$dir"
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+chmod 755 "$scratch" # apt downloads as its own user
+chown _apt "$scratch" 2>/dev/null || true
+for package in "${servers[@]}"; do
+	(cd "$scratch" && apt-get download -q "$package")
+	deb=("$scratch/${package}"_*.deb)
+	# shellcheck disable=SC2046
+	apt-get install -qy --no-install-recommends $(libraries "${deb[0]}")
+	dpkg-deb -x "${deb[0]}" "$dir"
+	dpkg-deb -f "${deb[0]}" Version >"$dir/.$package"
+done
+echo "The test peers are installed, the servers in $dir."

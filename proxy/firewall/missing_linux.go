@@ -1,0 +1,214 @@
+package firewall
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+)
+
+// mendTable is the command for whatever is wrong with our table.
+const mendTable = "ftpalg rules --apply"
+
+// Missing says what of the plan is not in force now. It needs CAP_NET_ADMIN, and changes nothing.
+//
+// Rules are compared by what they do, not by their text, and may have others' rules between them. What an nft other
+// than 1.0.6 makes of the pasted text may differ from what Apply loads, and would be reported; Apply mends that too.
+func Missing(p Plan) ([]Fault, error) {
+	if err := p.check(); err != nil {
+		return nil, fmt.Errorf("firewall: %w", err)
+	}
+	faults, err := missingRules(p.ruleset())
+	if err == nil && p.diverts() {
+		var more []Fault
+		more, err = missingRoutes(p)
+		faults = append(faults, more...)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("firewall: %w", err)
+	}
+	return faults, nil
+}
+
+func missingRoutes(p Plan) ([]Fault, error) {
+	families, err := routedFamilies()
+	if err != nil {
+		return nil, err
+	}
+	var faults []Fault
+	for _, f := range families {
+		there, err := hasRule(p, f)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			faults = append(faults, Fault{fmt.Sprintf("the %s policy rule for mark %#x", f, p.DivertMark), p.ruleAdd(f)})
+		}
+		if there, err = hasRoute(p, f); err != nil {
+			return nil, err
+		}
+		if !there {
+			faults = append(faults, Fault{fmt.Sprintf("the %s local route in table %d", f, p.RouteTable), p.routeAdd(f)})
+		}
+	}
+	return faults, nil
+}
+
+// missingRules compares our table with the rules.
+func missingRules(rules ruleset) ([]Fault, error) {
+	if len(rules) == 0 {
+		return nil, nil
+	}
+	conn, err := connect()
+	if err != nil {
+		return nil, err
+	}
+	listed, err := readTable(conn)
+	if err != nil {
+		return nil, fmt.Errorf("read table inet %s: %w%s", tableName, err, advise(err))
+	}
+	if listed == nil {
+		return []Fault{{fmt.Sprintf("table inet %s", tableName), mendTable}}, nil
+	}
+	var faults []Fault
+	for _, want := range rules {
+		have, ok := listed[want.name]
+		if !ok || !want.hook.is(have.chain) {
+			faults = append(faults, Fault{fmt.Sprintf("chain %s of table inet %s", want.name, tableName), mendTable})
+			continue
+		}
+		for _, r := range want.rules {
+			does, err := r.does()
+			if err != nil {
+				return nil, err
+			}
+			// They must be in our order, as the first that matches decides.
+			at := slices.IndexFunc(have.rules, func(have []byte) bool { return bytes.Equal(have, does) })
+			if at < 0 {
+				faults = append(faults, Fault{fmt.Sprintf("rule %q in chain %s of table inet %s", r, want.name, tableName), mendTable})
+				continue
+			}
+			have.rules = have.rules[at+1:]
+		}
+	}
+	return faults, nil
+}
+
+// is reports whether a chain of the kernel's is at the hook; nil is none.
+func (h *hook) is(c *nftables.Chain) bool {
+	if h == nil || c.Hooknum == nil {
+		return h == nil && c.Hooknum == nil
+	}
+	return string(c.Type) == h.kind && uint32(*c.Hooknum) == uint32(h.point) && int32(*c.Priority) == h.priority
+}
+
+// listedChain is a chain as the kernel has it, and what each of its rules does.
+type listedChain struct {
+	chain *nftables.Chain
+	rules [][]byte
+}
+
+// readTable reads the chains of our table, by name; nil if there is no table, or it is dormant.
+func readTable(conn *nftables.Conn) (map[string]listedChain, error) {
+	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return nil, err
+	}
+	const dormant = 1 // NFT_TABLE_F_DORMANT: none of its chains are hooked up
+	at := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName && t.Flags&dormant == 0 })
+	if at < 0 {
+		return nil, nil
+	}
+	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return nil, err
+	}
+	listed := map[string]listedChain{}
+	for _, c := range chains {
+		if c.Table.Name != tableName {
+			continue
+		}
+		rules, err := conn.GetRules(tables[at], c)
+		if err != nil {
+			return nil, err
+		}
+		chain := listedChain{chain: c}
+		for _, r := range rules {
+			does, err := describe(r.Exprs, func(l *expr.Lookup) ([]nftables.SetElement, error) {
+				return conn.GetSetElements(&nftables.Set{Table: tables[at], Name: l.SetName})
+			})
+			if err != nil {
+				return nil, err
+			}
+			chain.rules = append(chain.rules, does)
+		}
+		listed[c.Name] = chain
+	}
+	return listed, nil
+}
+
+// does says what a rule of ours does, in the form of describe.
+func (r rule) does() ([]byte, error) {
+	var sets []set
+	var exprs []expr.Any
+	for _, p := range r.pieces {
+		more, err := compile(p.code, func(s set) (*nftables.Set, error) {
+			sets = append(sets, s)
+			return &nftables.Set{}, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		exprs = append(exprs, more...)
+	}
+	return describe(exprs, func(*expr.Lookup) ([]nftables.SetElement, error) {
+		var elements []nftables.SetElement
+		for _, e := range sets[0].elements {
+			elements = append(elements, nftables.SetElement{Key: e.key, IntervalEnd: e.end})
+		}
+		sets = sets[1:]
+		return elements, nil
+	})
+}
+
+// describe writes down what expressions do, so that two rules that do the same are described the same. Names of
+// anonymous sets are accidental, so their elements stand in for them.
+func describe(exprs []expr.Any, elements func(*expr.Lookup) ([]nftables.SetElement, error)) ([]byte, error) {
+	var does []byte
+	for _, e := range exprs {
+		switch e := e.(type) {
+		case *expr.Socket, *expr.TProxy:
+			// The library writes these and cannot read them (nftables v0.3.0, expr.exprFromName). The tests and
+			// values beside them tell our rules apart well enough.
+		case *expr.Lookup:
+			members, err := elements(e)
+			if err != nil {
+				return nil, fmt.Errorf("set %s: %w", e.SetName, err)
+			}
+			does = append(does, describeSet(members)...)
+		default:
+			encoded, err := expr.Marshal(byte(nftables.TableFamilyINet), e)
+			if err != nil {
+				return nil, fmt.Errorf("%T: %w", e, err)
+			}
+			does = append(does, encoded...)
+		}
+	}
+	return does, nil
+}
+
+// describeSet writes down a set's elements, which the kernel lists in any order.
+func describeSet(elements []nftables.SetElement) []byte {
+	var keys []string
+	for _, e := range elements {
+		// "Nothing from zero on" is implied, and not every nft says it.
+		if e.IntervalEnd && len(bytes.Trim(e.Key, "\x00")) == 0 {
+			continue
+		}
+		keys = append(keys, fmt.Sprintf("%x %t", e.Key, e.IntervalEnd))
+	}
+	slices.Sort(keys)
+	return fmt.Appendf(nil, "set%q", keys)
+}

@@ -1,0 +1,40 @@
+# ftpalg: rules for its listeners. Paste into a root shell, again if you like, or run: ftpalg rules --apply
+
+# What is marked 0x67 is for this machine, whatever its address.
+ip -4 rule show fwmark 0x67 table 102 priority 100 | grep -q . || ip -4 rule add fwmark 0x67 table 102 priority 100
+ip -4 route show table 102 type local default dev lo 2>/dev/null | grep -q . || ip -4 route add local default dev lo table 102
+ip -6 rule show fwmark 0x67 table 102 priority 100 | grep -q . || ip -6 rule add fwmark 0x67 table 102 priority 100
+ip -6 route show table 102 type local default dev lo 2>/dev/null | grep -q . || ip -6 route add local default dev lo table 102
+# If your input chain drops by default, it needs: meta mark 0x67 accept
+# If your input chain drops by default, it needs: ct status dnat accept
+# While ftpalg is down, packets go on as if there were no tproxy: your forward chain decides about them.
+# Assign no conntrack helper (ct helper set "ftp") to these ports: addresses would be rewritten twice.
+
+nft -f - <<'EOF'
+add table inet ftpalg
+delete table inet ftpalg
+table inet ftpalg {
+	chain intercept {
+		meta nfproto ipv4 tcp dport 21 iifname "lan0" fib daddr type != local meta mark != 0x66 tproxy ip to :2121 meta mark set 0x67 accept comment "t"
+		meta nfproto ipv6 tcp dport 21 iifname "lan0" fib daddr type != local meta mark != 0x66 tproxy ip6 to :2121 meta mark set 0x67 accept comment "t"
+	}
+
+	chain prerouting {
+		type filter hook prerouting priority mangle; policy accept;
+		# Only the port is that of a listener bound to no address: whosever packet this is, it is not for us as such.
+		tcp dport 2121 socket wildcard 1 goto intercept
+		# Packets of our transparent sockets, whosever address these have.
+		meta l4proto tcp socket transparent 1 meta mark set 0x67 accept
+		jump intercept
+	}
+
+	chain prerouting_nat {
+		type nat hook prerouting priority dstnat; policy accept;
+		meta nfproto ipv4 tcp dport 21 iifname "lan1" fib daddr type != local redirect to :2122 comment "r"
+		meta nfproto ipv6 tcp dport 21 iifname "lan1" fib daddr type != local redirect to :2122 comment "r"
+		# Data connections: an EPSV client dials the server's address.
+		meta nfproto ipv4 tcp dport 50000-51000 iifname "lan1" fib daddr type != local redirect comment "r"
+		meta nfproto ipv6 tcp dport 50000-51000 iifname "lan1" fib daddr type != local redirect comment "r"
+	}
+}
+EOF

@@ -1,0 +1,28 @@
+# ftpalg: rules for its listeners. Paste into a root shell, again if you like, or run: ftpalg rules --apply
+
+# What is marked 0x67 is for this machine, whatever its address.
+ip -4 rule show fwmark 0x67 table 102 priority 100 | grep -q . || ip -4 rule add fwmark 0x67 table 102 priority 100
+ip -4 route show table 102 type local default dev lo 2>/dev/null | grep -q . || ip -4 route add local default dev lo table 102
+ip -6 rule show fwmark 0x67 table 102 priority 100 | grep -q . || ip -6 rule add fwmark 0x67 table 102 priority 100
+ip -6 route show table 102 type local default dev lo 2>/dev/null | grep -q . || ip -6 route add local default dev lo table 102
+# If your input chain drops by default, it needs: meta mark 0x67 accept
+# While ftpalg is down, packets go on as if there were no tproxy: your forward chain decides about them.
+# Assign no conntrack helper (ct helper set "ftp") to these ports: addresses would be rewritten twice.
+
+nft -f - <<'EOF'
+add table inet ftpalg
+delete table inet ftpalg
+table inet ftpalg {
+	chain intercept {
+		meta nfproto ipv4 tcp dport 21 fib daddr type != local meta mark != 0x66 tproxy ip to 192.0.2.1:2121 meta mark set 0x67 accept comment "a"
+		meta nfproto ipv6 tcp dport 21 fib daddr type != local meta mark != 0x66 tproxy ip6 to [::1]:2121 meta mark set 0x67 accept comment "b"
+	}
+
+	chain prerouting {
+		type filter hook prerouting priority mangle; policy accept;
+		# Packets of our transparent sockets, whosever address these have.
+		meta l4proto tcp socket transparent 1 meta mark set 0x67 accept
+		jump intercept
+	}
+}
+EOF

@@ -1,0 +1,88 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ftpalg/config"
+)
+
+// listener is a control port that is open.
+type listener struct {
+	*net.TCPListener
+	// setting is what the configuration in force says of it. A reload may change it; a session keeps what it began with.
+	setting atomic.Pointer[setting]
+}
+
+// setting is a listener's configuration with the whole that it is a part of.
+type setting struct {
+	cfg      *config.Config
+	listener *config.Listener
+	sockets  sockets
+}
+
+// address is what tells a listener from another across a reload.
+type address struct {
+	at          netip.AddrPort
+	transparent bool
+}
+
+func addressOf(l *config.Listener) address {
+	return address{l.Address, l.Mode == config.TPROXY}
+}
+
+// open opens a listener of a configuration.
+func open(s *setting) (*listener, error) {
+	tl, err := s.sockets.listenControl(s.listener.Address, s.listener.Mode == config.TPROXY, s.cfg.Limits.PendingConnections)
+	if err != nil {
+		return nil, listenError(s.listener, err)
+	}
+	l := &listener{TCPListener: tl}
+	l.setting.Store(s)
+	return l, nil
+}
+
+// adopt makes an open listener follow another configuration.
+func (l *listener) adopt(s *setting) error {
+	raw, err := l.SyscallConn()
+	if err == nil {
+		err = rawControl(raw, func(fd int) error {
+			if err := s.sockets.prepare(fd, false, false); err != nil {
+				return err
+			}
+			return unix.Listen(fd, s.cfg.Limits.PendingConnections)
+		})
+	}
+	if err != nil {
+		return listenError(s.listener, err)
+	}
+	l.setting.Store(s)
+	return nil
+}
+
+// accept takes connections until the listener is closed. A shortage of descriptors passes: it waits, and says so.
+func (p *Proxy) accept(l *listener) {
+	const shortest, longest = 5 * time.Millisecond, time.Second
+	delay := shortest
+	for {
+		c, err := l.AcceptTCP()
+		if err == nil {
+			delay = shortest
+			p.sessions.Go(func() { p.serve(l.setting.Load(), c) })
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		s := l.setting.Load()
+		p.log.Error("cannot accept connections; raise the limit on open files (LimitNOFILE=, ulimit -n) or lower limits.sessions",
+			"listener", s.listener.Name, "error", err, "retry", delay)
+		time.Sleep(delay)
+		delay = min(2*delay, longest)
+	}
+}

@@ -1,0 +1,76 @@
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"ftpalg/control"
+	"ftpalg/dataconn"
+)
+
+// logger is the control.Observer that writes a session's log lines: one when it starts, one for each transfer and
+// refusal, one when it ends, and the conversation at debug.
+type logger struct {
+	log      *slog.Logger // has the session's id, listener and client
+	loggedIn func()       // called once, at the first login
+}
+
+// Observe implements control.Observer.
+func (l *logger) Observe(e control.Event) {
+	switch e := e.(type) {
+	case control.Said:
+		if l.log.Enabled(context.Background(), slog.LevelDebug) {
+			l.log.Debug("said", "arrow", e.Arrow, "text", e.Text)
+		}
+	case control.Started:
+		args := []any{"server", e.Server}
+		if e.Name != "" {
+			args = append(args, "name", e.Name)
+		}
+		l.log.Info("session started", args...)
+	case control.LoggedIn:
+		if l.loggedIn != nil {
+			l.loggedIn()
+			l.loggedIn = nil
+		}
+		l.log.Info("logged in", "user", e.User)
+	case control.Refused:
+		args := []any{"verb", e.Verb, "code", e.Refusal.Code, "text", e.Refusal.Text}
+		if e.Refusal.Rule != "" {
+			args = append(args, "rule", e.Refusal.Rule)
+		}
+		if e.Refusal.Err != nil {
+			args = append(args, "error", e.Refusal.Err)
+		}
+		l.log.Info("refused", args...)
+	case control.Dropped:
+		l.log.Warn("dropped a reply that nobody asked for", "code", e.Code)
+	case control.Transferred:
+		outcome := "whole"
+		if e.Err != nil {
+			outcome = "broken"
+		}
+		args := []any{"verb", e.Verb, "path", e.Path, "bytes", e.Bytes, "duration", round(e.Duration),
+			"carried", e.Carried, "code", e.Code, "outcome", outcome}
+		if e.Err != nil {
+			args = append(args, "error", e.Err)
+		}
+		l.log.Info("transfer", args...)
+	case control.Ended:
+		args := []any{"user", e.User, "duration", round(e.Duration), "reason", e.Reason}
+		if e.Err != nil {
+			args = append(args, "error", e.Err)
+		}
+		l.log.Info("session ended", args...)
+	}
+}
+
+// stranger logs a data connection from somebody else than the peer. Servers with several addresses may call from
+// another one than they were called at; the line says how to tell.
+func (l *logger) stranger(side dataconn.Side, from netip.AddrPort) {
+	l.log.Warn("refused a data connection from a stranger", "side", side, "from", from)
+}
+
+func round(d time.Duration) string { return d.Round(10 * time.Microsecond).String() }

@@ -1,0 +1,164 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"ftpalg/config"
+	"ftpalg/dataconn"
+)
+
+// network opens the sockets of one session. It is dataconn.Network for its data connections.
+//
+//	transparent   client side                        server side
+//	Listen        on the server's address            on the client's address
+//	Dial          from the server's address, port 20 from the client's address
+//
+// A side that is not transparent has an address of this machine, and listens in data_ports.
+type network struct {
+	sockets
+	cfg      *config.Config
+	listener *config.Listener
+	counts   *counts
+
+	client netip.AddrPort // the client
+	dialed netip.AddrPort // what the client dialed, as it sees it; the zero value where that was ourselves
+	local  netip.AddrPort // our end of the client's control connection
+	server *net.TCPConn   // the server's control connection, once there is one
+}
+
+// transparent reports whether that side sees the other's address instead of ours.
+func (n *network) transparent(side dataconn.Side) bool {
+	if side == dataconn.Client {
+		return n.listener.Mode == config.TPROXY
+	}
+	return n.listener.Source == config.SourceClient
+}
+
+// dialServer connects the control connection to a server.
+func (n *network) dialServer(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
+	transparent := n.transparent(dataconn.Server)
+	var from netip.AddrPort
+	if transparent {
+		if n.client.Addr().Is4() != to.Addr().Is4() {
+			return nil, fmt.Errorf("source: client cannot reach %v from %v: another address family", to, n.client.Addr())
+		}
+		from = netip.AddrPortFrom(n.client.Addr(), 0)
+	}
+	// Not from the client's own port: both connections would be one to a connection tracker.
+	c, err := n.dial(ctx, from, to, n.client.Port(), transparent)
+	if err != nil {
+		return nil, err
+	}
+	n.server = c
+	return c, nil
+}
+
+// Listen implements dataconn.Network.
+func (n *network) Listen(ctx context.Context, side dataconn.Side, avoid uint16) (net.Listener, error) {
+	if err := n.counts.listen(n.cfg.Limits); err != nil {
+		return nil, err
+	}
+	l, err := n.listen(ctx, side, avoid)
+	if err != nil {
+		n.counts.unlisten()
+		return nil, err
+	}
+	return &countedListener{Listener: l, counts: n.counts}, nil
+}
+
+func (n *network) listen(ctx context.Context, side dataconn.Side, avoid uint16) (net.Listener, error) {
+	transparent := n.transparent(side)
+	var at netip.Addr
+	switch {
+	case transparent && side == dataconn.Client:
+		at = n.dialed.Addr()
+	case transparent:
+		at = n.client.Addr()
+	case side == dataconn.Client:
+		at = n.local.Addr()
+	default:
+		at = dataconn.AddrPort(n.server.LocalAddr()).Addr()
+	}
+	ports := n.listener.DataPorts
+	if ports.First == 0 {
+		for {
+			l, err := n.listenData(ctx, netip.AddrPortFrom(at, 0), transparent)
+			if err != nil || dataconn.AddrPort(l.Addr()).Port() != avoid {
+				return l, err
+			}
+			l.Close()
+		}
+	}
+	// A random port, lest the next one be guessed (RFC 2577 §8), then the others in turn.
+	size := int(ports.Last-ports.First) + 1
+	begin := rand.IntN(size)
+	for i := range size {
+		port := ports.First + uint16((begin+i)%size)
+		if port == avoid {
+			continue
+		}
+		l, err := n.listenData(ctx, netip.AddrPortFrom(at, port), transparent)
+		if err == nil || !errors.Is(err, unix.EADDRINUSE) {
+			return l, err
+		}
+	}
+	return nil, fmt.Errorf("all of data_ports %v are in use on %v: widen the range", ports, at)
+}
+
+// Dial implements dataconn.Network.
+func (n *network) Dial(ctx context.Context, side dataconn.Side, from uint16, to netip.AddrPort) (net.Conn, error) {
+	transparent := n.transparent(side)
+	if side == dataconn.Server {
+		var at netip.AddrPort
+		if transparent {
+			at = netip.AddrPortFrom(n.client.Addr(), 0)
+		}
+		return n.dialData(ctx, at, to, transparent)
+	}
+	at, control := n.local.Addr(), n.local.Port()
+	if transparent {
+		at, control = n.dialed.Addr(), n.dialed.Port()
+	} else if n.dialed.IsValid() {
+		control = n.dialed.Port()
+	}
+	if from == 0 {
+		from = control - 1 // RFC 959 §3.2: the server's default data port
+	}
+	c, err := n.dialData(ctx, netip.AddrPortFrom(at, from), to, transparent)
+	if errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EACCES) {
+		// The port is somebody's, or not for us. Few clients look at it.
+		c, err = n.dialData(ctx, netip.AddrPortFrom(at, 0), to, transparent)
+	}
+	return c, err
+}
+
+// dialData is dial without the trap of a nil *net.TCPConn in a net.Conn.
+func (n *network) dialData(ctx context.Context, from, to netip.AddrPort, transparent bool) (net.Conn, error) {
+	c, err := n.dial(ctx, from, to, n.client.Port(), transparent)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// countedListener is a data listener against limits.data_listeners. Its connections are bare, so they are spliced.
+type countedListener struct {
+	net.Listener
+	counts *counts
+	once   sync.Once
+}
+
+// Close closes the listener and counts it out, once.
+func (l *countedListener) Close() error {
+	err := l.Listener.Close()
+	l.once.Do(l.counts.unlisten)
+	return err
+}

@@ -1,0 +1,173 @@
+// Package proxy is where sessions come from: control ports, how intercepted connections reveal their server, which
+// servers may be reached, how many sessions there may be, and the real sockets that package control's conversations and
+// package dataconn's transfers run on. All of ftpalg's system calls are here and in package firewall.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"ftpalg/config"
+)
+
+// Proxy is a running gateway. Make one with New.
+type Proxy struct {
+	log      *slog.Logger
+	resolver *net.Resolver
+	counts   counts
+	own      ownAddresses
+	sessions sync.WaitGroup
+	loops    sync.WaitGroup // accept loops
+
+	mu        sync.Mutex
+	listeners map[address]*listener
+	conns     map[net.Conn]struct{} // the clients of running sessions
+	ctx       context.Context       // done when draining begins
+	drain     context.CancelFunc
+}
+
+// New opens the listeners of a configuration and begins to serve them. The error names each listener that cannot be
+// opened and what would help; then none is. End with Drain or Close.
+func New(cfg *config.Config, log *slog.Logger) (*Proxy, error) {
+	p := &Proxy{log: log, resolver: net.DefaultResolver, listeners: map[address]*listener{}, conns: map[net.Conn]struct{}{}}
+	p.ctx, p.drain = context.WithCancel(context.Background())
+	if err := p.Reload(cfg); err != nil {
+		p.drain()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Reload makes another configuration the one in force: for all connections accepted from now on. Sessions that run keep the
+// one they began with. Listeners that both have stay open, so that no connection is lost. On error nothing changes.
+func (p *Proxy) Reload(cfg *config.Config) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ctx.Err() != nil {
+		return errors.New("shutting down")
+	}
+	k := sockets{}
+	if canMark() {
+		k.mark = uint32(cfg.Mark)
+	}
+	next := map[address]*listener{}
+	var opened []*listener
+	var faults []error
+	for i := range cfg.Listeners {
+		s := &setting{cfg: cfg, listener: &cfg.Listeners[i], sockets: k}
+		a := addressOf(s.listener)
+		if _, ok := p.listeners[a]; ok {
+			continue
+		}
+		l, err := open(s)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		next[a] = l
+		opened = append(opened, l)
+	}
+	if len(faults) > 0 {
+		for _, l := range opened {
+			l.Close()
+		}
+		return errors.Join(faults...)
+	}
+	// From here on nothing fails that leaves less than there was.
+	for i := range cfg.Listeners {
+		s := &setting{cfg: cfg, listener: &cfg.Listeners[i], sockets: k}
+		if l, ok := p.listeners[addressOf(s.listener)]; ok {
+			if err := l.adopt(s); err != nil {
+				faults = append(faults, err)
+			}
+			next[addressOf(s.listener)] = l
+		}
+	}
+	for a, l := range p.listeners {
+		if next[a] == nil {
+			l.Close()
+		}
+	}
+	p.listeners = next
+	for _, l := range opened {
+		s := l.setting.Load().listener
+		p.log.Info("listening", "listener", s.Name, "mode", s.Mode, "address", l.Addr())
+		p.loops.Go(func() { p.accept(l) })
+	}
+	return errors.Join(faults...)
+}
+
+// Drain stops accepting, lets each session finish its transfer for at most timeouts.drain, and returns when all are over.
+func (p *Proxy) Drain() {
+	p.stopAccepting()
+	p.loops.Wait()
+	p.sessions.Wait()
+}
+
+// Close stops accepting and cuts all sessions off. It returns when they are over.
+func (p *Proxy) Close() {
+	p.stopAccepting()
+	p.mu.Lock()
+	for c := range p.conns {
+		c.Close()
+	}
+	p.mu.Unlock()
+	p.loops.Wait()
+	p.sessions.Wait()
+}
+
+func (p *Proxy) stopAccepting() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.drain()
+	for _, l := range p.listeners {
+		l.Close()
+	}
+}
+
+// addresses are those of our control listeners.
+func (p *Proxy) addresses() []netip.AddrPort {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var as []netip.AddrPort
+	for a := range p.listeners {
+		as = append(as, a.at)
+	}
+	return as
+}
+
+// track remembers a session's client for Close.
+func (p *Proxy) track(c net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns[c] = struct{}{}
+}
+
+func (p *Proxy) untrack(c net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, c)
+}
+
+// listenError says what an admin can do about a listener that does not open.
+func listenError(l *config.Listener, err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		hint = "; another program has this port: `ss -ltnp` shows which"
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		hint = "; this machine has no such address: `ip address` shows those it has"
+	case errors.Is(err, unix.EPERM) && l.Mode == config.TPROXY:
+		hint = "; run as root or grant CAP_NET_ADMIN (AmbientCapabilities=CAP_NET_ADMIN CAP_NET_BIND_SERVICE)"
+	case errors.Is(err, unix.EACCES):
+		hint = "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+	}
+	return fmt.Errorf("listener %s: %w%s", l.Name, err, hint)
+}

@@ -1,0 +1,151 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"ftpalg/config"
+	"ftpalg/control"
+	"ftpalg/control/wire"
+	"ftpalg/dataconn"
+)
+
+// serve holds one client's session, from its connection to its end.
+func (p *Proxy) serve(s *setting, c *net.TCPConn) {
+	p.track(c)
+	defer p.untrack(c)
+	defer c.Close()
+	cfg, l := s.cfg, s.listener
+	client := dataconn.AddrPort(c.RemoteAddr())
+	log := p.log.With("session", fmt.Sprintf("%012x", rand.Uint64()>>16), "listener", l.Name, "client", client)
+
+	if r := p.counts.admit(client.Addr(), cfg.Limits); r != nil {
+		log.Warn("refused a session", "text", r.Text, "rule", r.Rule)
+		turnAway(c, r)
+		return
+	}
+	var loggedIn atomic.Bool
+	defer func() { p.counts.leave(client.Addr(), loggedIn.Load()) }()
+
+	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, client: client, local: dataconn.AddrPort(c.LocalAddr())}
+	switch l.Mode {
+	case config.TPROXY:
+		n.dialed = n.local
+	case config.Redirect:
+		to, err := originalDestination(c)
+		if err != nil {
+			log.Warn("refused a session", "text", "the connection was not redirected", "error", err)
+			turnAway(c, &control.Refusal{Code: 421, Text: "This port serves redirected connections only"})
+			return
+		}
+		n.dialed = to
+	}
+	observer := &logger{log: log, loggedIn: func() { loggedIn.Store(true); p.counts.loggedIn() }}
+	session := &control.Session{
+		Client:        c,
+		Connect:       func(ctx context.Context, name string) (net.Conn, error) { return p.connect(ctx, n, name) },
+		Network:       n,
+		Observer:      observer,
+		Stranger:      observer.stranger,
+		Gone:          gone,
+		SendUrgent:    sendUrgent,
+		Timeouts:      timeouts(cfg.Timeouts),
+		Limits:        wire.Limits{Line: int(cfg.Limits.Line), ReplyLines: cfg.Limits.ReplyLines, ReplyBytes: int(cfg.Limits.ReplyBytes)},
+		Explicit:      l.Mode == config.Explicit,
+		Faithful:      l.Mode == config.TPROXY || l.Mode == config.Redirect,
+		ServerData:    map[config.ServerData]control.ServerData{config.DataPassive: control.Passive, config.DataActive: control.Active}[l.ServerData],
+		RefuseUnknown: l.Unknown == config.UnknownRefuse,
+	}
+	switch {
+	case l.Advertise != "":
+		session.Advertise = func(ctx context.Context) (netip.Addr, error) { return p.advertised(ctx, l) }
+	case l.Mode == config.Redirect:
+		// The client dials the server's address; the rules redirect data_ports to us as well.
+		session.Advertise = func(context.Context) (netip.Addr, error) { return n.dialed.Addr(), nil }
+	}
+	session.Run(p.ctx)
+}
+
+// turnAway says a refusal to a client that gets no session. It is given a moment to take it, no more.
+func turnAway(c *net.TCPConn, r *control.Refusal) {
+	c.SetWriteDeadline(time.Now().Add(time.Second))
+	c.Write(wire.NewReply(r.Code, r.Text).Append(nil))
+	c.CloseWrite()
+}
+
+func timeouts(t config.Timeouts) control.Timeouts {
+	return control.Timeouts{
+		Connect: t.Connect, Login: t.Login, Idle: t.Idle, Reply: t.Reply,
+		DataSetup: t.DataSetup, DataIdle: t.DataIdle, Abort: t.Abort, Drain: t.Drain,
+	}
+}
+
+// connect opens the connection to the server of a session: where the connection was going, the fixed one, or the one
+// that the client names. It is control.Session.Connect.
+func (p *Proxy) connect(ctx context.Context, n *network, name string) (net.Conn, error) {
+	var places []place
+	var err error
+	switch n.listener.Mode {
+	case config.Explicit:
+		places, err = p.resolve(ctx, name)
+	case config.Gateway:
+		places, err = p.resolve(ctx, n.listener.Server)
+	default:
+		places = []place{{at: n.dialed}}
+	}
+	if err != nil {
+		return nil, err
+	}
+	var faults []error
+	for i, to := range places {
+		if r := p.destined(n.cfg, n.listener, n.client.Addr(), to); r != nil {
+			faults = append(faults, r)
+			continue
+		}
+		c, err := p.dialOne(ctx, n, to.at, len(places)-i)
+		if err == nil {
+			return c, nil
+		}
+		faults = append(faults, fmt.Errorf("server: %w", err))
+	}
+	// A refusal among them is what the client is told: errors.As finds it.
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	return nil, errors.New("server: the name has no address")
+}
+
+// dialOne dials one of the places that are left, giving each its share of the time.
+func (p *Proxy) dialOne(ctx context.Context, n *network, to netip.AddrPort, left int) (net.Conn, error) {
+	if by, ok := ctx.Deadline(); ok && left > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(by)/time.Duration(left))
+		defer cancel()
+	}
+	c, err := n.dialServer(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// advertised is the IPv4 address that a listener's advertise stands for now.
+func (p *Proxy) advertised(ctx context.Context, l *config.Listener) (netip.Addr, error) {
+	if a, err := netip.ParseAddr(l.Advertise); err == nil {
+		return a.Unmap(), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	addrs, err := p.resolver.LookupNetIP(ctx, "ip4", l.Advertise)
+	if err != nil {
+		p.log.Error("cannot resolve advertise; clients are told our own address", "listener", l.Name, "advertise", l.Advertise, "error", err)
+		return netip.Addr{}, err
+	}
+	return addrs[0].Unmap(), nil
+}

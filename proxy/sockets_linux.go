@@ -1,0 +1,263 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// sockets makes the sockets of one configuration. Its zero value makes ordinary ones.
+type sockets struct {
+	mark uint32 // SO_MARK of each; 0: none, where we lack the privilege and nothing needs it
+}
+
+// keepAlive is for control connections: long transfers leave them silent for hours, and other people's state tables
+// forget the silent. A minute is below every time-out seen in the field.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 30 * time.Second, Count: 4}
+
+// canMark reports whether this process may set SO_MARK (CAP_NET_ADMIN).
+func canMark() bool { return try(unix.SOL_SOCKET, unix.SO_MARK) == nil }
+
+// canBeTransparent reports why this process may not have transparent sockets, nil if it may.
+func canBeTransparent() error { return try(unix.SOL_IP, unix.IP_TRANSPARENT) }
+
+// try sets an integer option on a socket of no use.
+func try(level, option int) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.SetsockoptInt(fd, level, option, 1)
+}
+
+// prepare sets what all our sockets have, and IP_TRANSPARENT where asked.
+func (k sockets) prepare(fd int, v6, transparent bool) error {
+	if k.mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(k.mark)); err != nil {
+			return fmt.Errorf("set SO_MARK: %w", err)
+		}
+	}
+	if !transparent {
+		return nil
+	}
+	level, option := unix.SOL_IP, unix.IP_TRANSPARENT
+	if v6 {
+		level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+	}
+	if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
+		return fmt.Errorf("set IP_TRANSPARENT (needs CAP_NET_ADMIN): %w", err)
+	}
+	return nil
+}
+
+// listenControl opens a control listener whose accept queue holds pending connections.
+func (k sockets) listenControl(at netip.AddrPort, transparent bool, pending int) (*net.TCPListener, error) {
+	lc := net.ListenConfig{
+		KeepAliveConfig: keepAlive,
+		Control: onSocket(func(fd int, network string) error {
+			// The urgent byte before ABOR is part of a Telnet command: out of band it would be lost (RFC 959 §4.1.3).
+			// Accepted connections inherit the option.
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1); err != nil {
+				return err
+			}
+			return k.prepare(fd, network == "tcp6", transparent)
+		}),
+	}
+	l, err := lc.Listen(context.Background(), "tcp", at.String())
+	if err != nil {
+		return nil, err
+	}
+	tl := l.(*net.TCPListener)
+	raw, err := tl.SyscallConn()
+	if err == nil {
+		err = rawControl(raw, func(fd int) error { return unix.Listen(fd, pending) })
+	}
+	if err != nil {
+		tl.Close()
+		return nil, err
+	}
+	return tl, nil
+}
+
+// dataBacklog is the accept queue of a data listener: room for a few strangers before the peer, and no more.
+const dataBacklog = 16
+
+// listenData opens a data listener on a local or, where transparent, foreign address.
+func (k sockets) listenData(ctx context.Context, at netip.AddrPort, transparent bool) (*net.TCPListener, error) {
+	lc := net.ListenConfig{
+		KeepAlive: -1,
+		Control:   onSocket(func(fd int, network string) error { return k.prepare(fd, network == "tcp6", transparent) }),
+	}
+	l, err := lc.Listen(ctx, "tcp", at.String())
+	if err != nil {
+		return nil, err
+	}
+	tl := l.(*net.TCPListener)
+	raw, err := tl.SyscallConn()
+	if err == nil {
+		err = rawControl(raw, func(fd int) error { return unix.Listen(fd, dataBacklog) })
+	}
+	if err != nil {
+		tl.Close()
+		return nil, err
+	}
+	return tl, nil
+}
+
+// dial connects to an address from another, which may be foreign where transparent; an invalid from is the kernel's choice.
+// Port 0 in from is any, chosen by us: it must not be avoid. What the peer sees is from either way.
+func (k sockets) dial(ctx context.Context, from, to netip.AddrPort, avoid uint16, transparent bool) (*net.TCPConn, error) {
+	for try := 0; ; try++ {
+		bind := from
+		if from.IsValid() && from.Port() == 0 {
+			bind = netip.AddrPortFrom(from.Addr(), anyPort(avoid))
+		}
+		d := net.Dialer{
+			KeepAliveConfig: keepAlive,
+			Control: onSocket(func(fd int, network string) error {
+				if err := k.prepare(fd, network == "tcp6", transparent); err != nil {
+					return err
+				}
+				if !bind.IsValid() {
+					return nil
+				}
+				// Many connections share port 20, and each of our addresses has but so many ports.
+				if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+					return err
+				}
+				return unix.Bind(fd, sockaddr(bind))
+			}),
+		}
+		c, err := d.DialContext(ctx, "tcp", to.String())
+		if err == nil {
+			return c.(*net.TCPConn), nil
+		}
+		taken := errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL)
+		if !taken || !from.IsValid() || from.Port() != 0 || try >= 16 {
+			return nil, err
+		}
+	}
+}
+
+// anyPort is a random port of the range that kernels use, other than avoid.
+func anyPort(avoid uint16) uint16 {
+	for {
+		if p := uint16(32768 + rand.IntN(60999-32768+1)); p != avoid {
+			return p
+		}
+	}
+}
+
+func sockaddr(ap netip.AddrPort) unix.Sockaddr {
+	if a := ap.Addr().Unmap(); a.Is4() {
+		return &unix.SockaddrInet4{Port: int(ap.Port()), Addr: a.As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16()}
+}
+
+// onSocket adapts f to net.ListenConfig.Control and net.Dialer.Control.
+func onSocket(f func(fd int, network string) error) func(string, string, syscall.RawConn) error {
+	return func(network, _ string, raw syscall.RawConn) error {
+		return rawControl(raw, func(fd int) error { return f(fd, network) })
+	}
+}
+
+func rawControl(raw syscall.RawConn, f func(fd int) error) error {
+	var err error
+	if e := raw.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
+		return e
+	}
+	return err
+}
+
+// originalDestination is where a redirected connection was going (SO_ORIGINAL_DST).
+func originalDestination(c *net.TCPConn) (netip.AddrPort, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	v4 := c.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().Is4()
+	var ap netip.AddrPort
+	err = rawControl(raw, func(fd int) error {
+		if v4 {
+			// A struct sockaddr_in: family, port, address, of which package unix has no getter but one of the same size.
+			m, err := unix.GetsockoptIPv6Mreq(fd, unix.SOL_IP, unix.SO_ORIGINAL_DST)
+			if err != nil {
+				return err
+			}
+			b := m.Multiaddr
+			ap = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), uint16(b[2])<<8|uint16(b[3]))
+			return nil
+		}
+		m, err := unix.GetsockoptIPv6MTUInfo(fd, unix.SOL_IPV6, unix.SO_ORIGINAL_DST)
+		if err != nil {
+			return err
+		}
+		port := m.Addr.Port
+		ap = netip.AddrPortFrom(netip.AddrFrom16(m.Addr.Addr), port>>8|port<<8)
+		return nil
+	})
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("SO_ORIGINAL_DST: %w", err)
+	}
+	return ap, nil
+}
+
+// gone reports whether the peer has closed or reset a connection, even if what it said before has not been read.
+func gone(c net.Conn) bool {
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		return false
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return true
+	}
+	const established = 1 // TCP_ESTABLISHED
+	state := uint8(established)
+	err = rawControl(raw, func(fd int) error {
+		info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
+		if err == nil {
+			state = info.State
+		}
+		return err
+	})
+	return err != nil || state != established
+}
+
+// sendUrgent writes b with its last byte urgent.
+func sendUrgent(c net.Conn, b []byte) error {
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		_, err := c.Write(b)
+		return err
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sendErr error
+	err = raw.Write(func(fd uintptr) bool {
+		sendErr = unix.Send(int(fd), b, unix.MSG_OOB|unix.MSG_NOSIGNAL)
+		return sendErr != unix.EAGAIN
+	})
+	if err != nil {
+		return err
+	}
+	return sendErr
+}
+
+// fileLimit is how many files this process may have open; package os has raised it as far as it goes.
+func fileLimit() (uint64, error) {
+	var r unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r)
+	return r.Cur, err
+}
