@@ -52,8 +52,8 @@ const (
 // flags; what each means to a reader of the file is in reference.go.
 type Config struct {
 	Listeners []Listener `yaml:"listeners"`
-	// Destinations are ordered and the first match decides. Where the list is empty every server may be reached; where
-	// it is not, a server that no rule matches may not.
+	// Destinations are ordered and the first match decides. Where none matches, every server may be reached but by an
+	// explicit listener, whose clients are held to safe defaults; proxy has those.
 	Destinations []Destination `yaml:"destinations"`
 	// Mark is the SO_MARK of every socket ftpalg makes, so that rules can tell them from intercepted traffic.
 	Mark Mark `yaml:"mark"`
@@ -67,18 +67,21 @@ type Config struct {
 	Log        Log      `yaml:"log"`
 }
 
-// Listener is one control port.
+// Listener is one control port. Empty fields have the defaults of its mode; see Reference.
 type Listener struct {
-	Name       string         `yaml:"name"` // unique; appears in logs. Empty: the mode's name.
-	Mode       Mode           `yaml:"mode"`
-	Address    netip.AddrPort `yaml:"address"` // "[::]:2121" serves both families
-	Server     string         `yaml:"server"`  // gateway only: host:port or [v6]:port; a name is re-resolved for every session
-	Source     Source         `yaml:"source"`
-	Advertise  string         `yaml:"advertise"` // public address (IP or host name, re-resolved) to name in 227 and to accept EPSV on; empty: the connection's own
-	DataPorts  PortRange      `yaml:"data_ports"`
-	ServerData ServerData     `yaml:"server_data"`
-	Unknown    Unknown        `yaml:"unknown_commands"`
-	Intercept  Intercept      `yaml:"intercept"`
+	Name    string         `yaml:"name"` // unique; appears in logs. Empty: the mode's name.
+	Mode    Mode           `yaml:"mode"`
+	Address netip.AddrPort `yaml:"address"` // "[::]:2121" serves both families
+	// Server is a gateway's only: host:port or [v6]:port. A name is re-resolved for every session.
+	Server string `yaml:"server"`
+	Source Source `yaml:"source"`
+	// Advertise is the public address (IP or host name, re-resolved) to name in 227 and to accept EPSV on. Empty: the
+	// connection's own.
+	Advertise  string     `yaml:"advertise"`
+	DataPorts  PortRange  `yaml:"data_ports"` // 1024 or above; zero: any free port
+	ServerData ServerData `yaml:"server_data"`
+	Unknown    Unknown    `yaml:"unknown_commands"`
+	Intercept  Intercept  `yaml:"intercept"` // tproxy and redirect only
 }
 
 // Intercept says which traffic `ftpalg rules` hands to a tproxy or redirect listener. All given criteria must match.

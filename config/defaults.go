@@ -46,6 +46,9 @@ func Default() *Config {
 
 // complete gives every listener the defaults of its mode, and addresses their one spelling.
 func (c *Config) complete() {
+	if len(c.Destinations) == 0 {
+		c.Destinations = nil // an empty list is no list, so that Configs compare
+	}
 	taken := map[string]bool{}
 	for i := range c.Listeners {
 		c.Listeners[i].complete()

@@ -1,13 +1,12 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -70,9 +69,10 @@ func TestModeDefaults(t *testing.T) {
 	c := load(t, `
 listeners:
   - mode: tproxy
+    intercept: {clients: 10.0.0.0/8}
   - mode: redirect
     address: "[::]:2122"
-    intercept: {clients: [10.0.0.0/8]}
+    intercept: {clients: 192.168.0.0/16}
   - mode: explicit
     address: 127.0.0.1:2123
     source: client
@@ -183,7 +183,7 @@ log: {format: json, level: debug}
 	}
 }
 
-// TestPrecedence sets every scalar key in every layer, one layer more at a time.
+// TestPrecedence sets every scalar key in the file, then in the environment too, then by a flag too.
 func TestPrecedence(t *testing.T) {
 	// A text for each key and layer, all different.
 	text := func(s scalar, layer int) string {
@@ -212,28 +212,27 @@ func TestPrecedence(t *testing.T) {
 			environ := []string{"HOME=/", "FTPALG_" + strings.ToUpper(name) + "=" + text(s, 1)}
 			flags := map[string]string{s.key: text(s, 2)}
 			for layer, o := range []Options{{}, {Environ: environ}, {Environ: environ, Flags: flags}} {
-				c := load(t, file, o)
-				for _, got := range scalarsOf(valueOf(c), "") {
-					want := format(valueOf(&s.value).Elem())
-					for _, d := range scalars() {
-						if d.key == got.key {
-							want = format(valueOf(&d.value).Elem())
-						}
-					}
-					if got.key == s.key {
-						v, err := parse(text(s, layer), valueOf(&s.value).Elem().Type())
-						if err != nil {
-							t.Fatal(err)
-						}
-						want = format(valueOf(&v).Elem())
-					}
-					if text := format(valueOf(&got.value).Elem()); text != want {
-						t.Errorf("layer %d: %s is %s, want %s", layer, got.key, text, want)
-					}
+				value, err := parse(text(s, layer), reflect.TypeOf(s.value))
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := texts(Default())
+				want[s.key] = format(reflect.ValueOf(value))
+				if d := cmp.Diff(want, texts(load(t, file, o))); d != "" {
+					t.Errorf("layer %d: %s", layer, d)
 				}
 			}
 		})
 	}
+}
+
+// texts are the values of a Config's scalar keys.
+func texts(c *Config) map[string]string {
+	m := map[string]string{}
+	for _, s := range scalarsOf(reflect.ValueOf(c).Elem(), "") {
+		m[s.key] = format(reflect.ValueOf(s.value))
+	}
+	return m
 }
 
 func TestVariableNamesDiffer(t *testing.T) {
@@ -302,9 +301,9 @@ func TestFiles(t *testing.T) {
 
 // TestManyListeners has as many listeners as a file can, which must not take time in the square of them.
 func TestManyListeners(t *testing.T) {
-	text := "listeners:\n" + strings.Repeat("- {}\n", 200_000)
+	text := "listeners:\n" + strings.Repeat("- {}\n", 50_000)
 	_, _, err := Load(write(t, text), Options{})
-	if err == nil || !strings.Contains(err.Error(), ":1: listeners: has 200000 listeners; at most 1000 are allowed") {
+	if err == nil || !strings.Contains(err.Error(), ":1: listeners: has 50000 listeners; at most 1000 are allowed") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -314,8 +313,10 @@ func TestValidateWithoutLoad(t *testing.T) {
 	if err := c.Validate(); err != nil {
 		t.Error(err)
 	}
-	c.Listeners = append(c.Listeners, Listener{Name: "x", Mode: Redirect, Source: SourceOwn, ServerData: DataSame, Unknown: UnknownRelay,
-		Intercept: Intercept{Ports: []PortRange{{}}, Clients: []netip.Prefix{{}}}})
+	c.Listeners = append(c.Listeners, Listener{
+		Name: "x", Mode: Redirect, Source: SourceOwn, ServerData: DataSame, Unknown: UnknownRelay,
+		Intercept: Intercept{Ports: []PortRange{{}}, Clients: []netip.Prefix{{}}},
+	})
 	c.Listeners[0].DataPorts = PortRange{3000, 2000}
 	c.Destinations = []Destination{{Deny: []Target{{}, {Keyword: TargetSelf, Host: "*"}}, Ports: []PortRange{{3, 2}}}}
 	want := `listeners[0].data_ports: 3000-2000 begins after its end
@@ -346,57 +347,4 @@ func TestConcurrentLoads(t *testing.T) {
 			t.Error(err)
 		}
 	}
-}
-
-func FuzzLoad(f *testing.F) {
-	f.Add(Example())
-	paths, err := filepath.Glob("testdata/*.txt")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, path := range paths {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			f.Fatal(err)
-		}
-		for c := range bytes.SplitSeq(text, []byte("\n=== ")) {
-			_, body, _ := bytes.Cut(c, []byte("\n"))
-			input, _, _ := bytes.Cut(body, []byte("~~~\n"))
-			f.Add(slices.Clone(input))
-		}
-	}
-	f.Add([]byte("listeners: [{mode: explicit, address: '[fe80::1%eth0]:1', advertise: a.b}, {mode: gateway, server: '[::1]:2'}]"))
-	f.Add([]byte("destinations: [{allow: ['fe80::', 'a*', 'b.', '::/0', self], ports: 1-2}]\nlimits: {line: 1000B}"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		l := newLoader("f")
-		l.document(text)
-		c, _, err := l.config()
-		if err != nil {
-			faults, ok := errors.AsType[Faults](err)
-			if !ok || len(faults) == 0 {
-				t.Fatalf("not Faults: %v", err)
-			}
-			for _, fault := range faults {
-				if s := fault.String(); !strings.HasPrefix(s, "f:") || strings.ContainsAny(s, "\n\r\x00") {
-					t.Errorf("a fault that is not one line with its place: %q", s)
-				}
-			}
-			return
-		}
-		if err := c.Validate(); err != nil {
-			t.Fatalf("loaded and is not valid: %v", err)
-		}
-		again := newLoader("again")
-		again.document(c.YAML())
-		d, _, err := again.config()
-		if err != nil {
-			t.Fatalf("%v\n%s", err, c.YAML())
-		}
-		if diff := cmp.Diff(c, d, byValue); diff != "" {
-			t.Fatalf("%s\n%s", c.YAML(), diff)
-		}
-		if !bytes.Equal(c.YAML(), d.YAML()) {
-			t.Fatalf("%s\nis not\n%s", c.YAML(), d.YAML())
-		}
-	})
 }

@@ -55,9 +55,12 @@ var meanings = []meaning{
 	{key: "listeners[].intercept.local_marks", byDefault: "none",
 		text: "Intercept also what processes of this machine open with one of these marks (SO_MARK)."},
 
-	{key: "destinations", byDefault: "none: every server may be reached",
-		text: "Which servers may be reached, on every listener: rules, of which the first that matches decides. A server that " +
-			"none matches is denied, unless there are no rules at all."},
+	{key: "destinations", byDefault: "none",
+		text: "Which servers may be reached, on every listener: rules, of which the first that matches decides. Where none " +
+			"matches, intercepted connections and gateways reach their server, and clients of an explicit listener, who could " +
+			"name anything, reach what is safe: ports 21, 990 and 1024 to 65535; no unspecified, broadcast, multicast, metadata " +
+			"or link-local address; loopback and private addresses only from such. End the list with a deny of \"*\" for " +
+			"nothing else."},
 	{key: "destinations[].allow", byDefault: "either this or deny",
 		text: "Servers that may be reached: one target or a list of them. A target is an address, a prefix (CIDR), a host name " +
 			"in which * stands for any characters (a name without a dot needs one at its end), or one of the words private, " +

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -67,7 +68,7 @@ func listenerDefault(path []string) string {
 		l.complete()
 		v := reflect.ValueOf(l)
 		for _, name := range path {
-			v = fieldNamed(v, name)
+			v = v.Field(slices.Index(names(v.Type()), name))
 		}
 		if isMapping(v.Type()) {
 			return ""
@@ -89,15 +90,6 @@ func listenerDefault(path []string) string {
 		}
 	}
 	return strings.Join(texts, "; ")
-}
-
-func fieldNamed(v reflect.Value, name string) reflect.Value {
-	for i, n := range names(v.Type()) {
-		if n == name {
-			return v.Field(i)
-		}
-	}
-	panic("config: no field " + name)
 }
 
 // printer writes a Config as YAML.
@@ -177,27 +169,28 @@ func (p *printer) samples(key, indent string) {
 // sampleListeners are listeners of the modes that Default has not, on ports of their own.
 func sampleListeners() []Listener {
 	c := Config{Listeners: []Listener{
-		{Mode: TPROXY, Intercept: Intercept{
+		{Mode: TPROXY, Address: netip.MustParseAddrPort("[::]:2122"), Intercept: Intercept{
 			Clients:    []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")},
 			Interfaces: []string{"eth1"},
 		}},
-		{Mode: Redirect, Address: netip.MustParseAddrPort("[::]:2122"), Intercept: Intercept{
+		{Mode: Redirect, Address: netip.MustParseAddrPort("[::]:2123"), Intercept: Intercept{
 			Servers: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
 		}},
-		{Mode: Gateway, Address: netip.MustParseAddrPort("[::]:2123"), Server: "ftp.example.com:21", Advertise: "203.0.113.7",
+		{Mode: Gateway, Address: netip.MustParseAddrPort("[::]:2124"), Server: "ftp.example.com:21", Advertise: "203.0.113.7",
 			DataPorts: PortRange{51000, 51999}},
 	}}
 	c.complete()
 	return c.Listeners
 }
 
-// sampleDestinations let clients reach one internal network and the Internet, but nothing near this machine.
+// sampleDestinations let clients reach one internal network and the Internet, but nothing else near this machine.
 func sampleDestinations() []Destination {
 	return []Destination{
 		{Allow: []Target{{Prefix: netip.MustParsePrefix("10.1.2.0/24")}, {Host: "*.example.com"}}},
 		{Deny: []Target{{Keyword: TargetSelf}, {Keyword: TargetPrivate}, {Keyword: TargetLoopback},
 			{Keyword: TargetLinkLocal}, {Keyword: TargetMetadata}, {Keyword: TargetUnspecified}}},
 		{Allow: []Target{{Host: "*"}}, Ports: []PortRange{{21, 21}, {1024, 65535}}},
+		{Deny: []Target{{Host: "*"}}},
 	}
 }
 

@@ -23,7 +23,7 @@ type Keyword string
 
 // The keywords.
 const (
-	TargetPrivate     Keyword = "private"     // RFC 1918, RFC 4193: what netip.Addr.IsPrivate says
+	TargetPrivate     Keyword = "private"     // RFC 1918, RFC 4193, and the space that carriers share, RFC 6598
 	TargetLoopback    Keyword = "loopback"    // 127.0.0.0/8, ::1
 	TargetLinkLocal   Keyword = "link-local"  // 169.254.0.0/16, fe80::/10
 	TargetMulticast   Keyword = "multicast"   // 224.0.0.0/4, ff00::/8

@@ -148,7 +148,8 @@ func (k *checker) listener(key string, l *Listener) {
 	oneOf(k, key+".server_data", l.ServerData, []ServerData{DataSame, DataPassive, DataActive})
 	oneOf(k, key+".unknown_commands", l.Unknown, []Unknown{UnknownRelay, UnknownRefuse})
 	if !l.intercepts() && !reflect.ValueOf(l.Intercept).IsZero() {
-		k.fault(key+".intercept", "is for the modes tproxy and redirect; clients connect to a listener of mode %s by themselves", l.Mode)
+		k.fault(key+".intercept", "is for the modes tproxy and redirect; clients connect to a listener of mode %s by themselves",
+			l.Mode)
 	}
 }
 

@@ -23,7 +23,8 @@ func (m *Mark) UnmarshalText(text []byte) error {
 	}
 	n, err := strconv.ParseUint(digits, base, 32)
 	if err != nil {
-		return fmt.Errorf("%s is no mark: write 0x and up to eight hexadecimal digits, or a decimal number below 2^32", quoted(string(text)))
+		return fmt.Errorf("%s is no mark: write 0x and up to eight hexadecimal digits, or a decimal number below 2^32",
+			quoted(string(text)))
 	}
 	*m = Mark(n)
 	return nil
@@ -156,7 +157,8 @@ func parseAddrPort(text string) (netip.AddrPort, error) {
 	}
 	a, err := netip.ParseAddrPort(text)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%s is no IP:PORT: write 127.0.0.1:2121, [::1]:2121, or [::]:2121 for every address", quoted(text))
+		return netip.AddrPort{}, fmt.Errorf("%s is no IP:PORT: write 127.0.0.1:2121, [::1]:2121, or [::]:2121 for every address",
+			quoted(text))
 	}
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), nil
 }

@@ -13,12 +13,17 @@ const rfc1123Idle = 5 * time.Minute
 // strange warns of what is allowed and is probably a mistake.
 func (k *checker) strange(c *Config) {
 	if c.Timeouts.Idle < rfc1123Idle {
-		k.warn("timeouts.idle", "is %s; RFC 1123 §4.1.3.2 wants 5m at least, and people who think get 421", formatDuration(c.Timeouts.Idle))
+		k.warn("timeouts.idle", "is %s; RFC 1123 §4.1.3.2 wants 5m at least, and people who think get 421",
+			formatDuration(c.Timeouts.Idle))
 	}
+	decided := slices.ContainsFunc(c.Destinations, func(d Destination) bool {
+		return slices.Contains(d.Allow, Target{Host: "*"}) || slices.Contains(d.Deny, Target{Host: "*"})
+	})
 	for i := range c.Listeners {
 		l, key := &c.Listeners[i], element("listeners", i)
-		if l.Mode == Explicit && !l.Address.Addr().IsLoopback() && len(c.Destinations) == 0 {
-			k.warn(key, "whoever reaches %s can reach every server through it; limit them with destinations", l.Address)
+		if l.Mode == Explicit && !l.Address.Addr().IsLoopback() && !decided {
+			k.warn(key, "whoever reaches %s can reach every public server through it; end destinations with - deny: \"*\", "+
+				"or with - allow: \"*\" if that is meant", l.Address)
 		}
 		for j := range i {
 			if earlier := &c.Listeners[j]; shadows(earlier, l) {
@@ -32,7 +37,6 @@ func (k *checker) strange(c *Config) {
 
 func (k *checker) strangeDestinations(c *Config) {
 	named := slices.ContainsFunc(c.Listeners, func(l Listener) bool { return !l.intercepts() })
-	anyAllow := false
 	last := -1 // the rule that matches everything
 	for i, d := range c.Destinations {
 		key := element("destinations", i)
@@ -40,18 +44,15 @@ func (k *checker) strangeDestinations(c *Config) {
 			k.warn(key, "is never reached, because %s matches every server", element("destinations", last))
 			continue
 		}
-		anyAllow = anyAllow || len(d.Allow) > 0
 		for _, t := range slices.Concat(d.Allow, d.Deny) {
 			if t.Host == "*" && len(d.Ports) == 0 {
 				last = i
 			}
 			if t.Host != "" && strings.Trim(t.Host, "*") != "" && !named {
-				k.warn(key, "%s never matches: no listener is of mode explicit or gateway, and the others learn addresses only", t.Host)
+				k.warn(key, "%s never matches: no listener is of mode explicit or gateway, and the others learn addresses only",
+					t.Host)
 			}
 		}
-	}
-	if len(c.Destinations) > 0 && !anyAllow {
-		k.warn("destinations", "has no allow, and a server that no rule matches is denied, so none can be reached; end it with: - allow: \"*\"")
 	}
 }
 

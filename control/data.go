@@ -68,7 +68,7 @@ func (s *Session) passive(cmd wire.Command) error {
 	var reply wire.Reply
 	var err error
 	if s.ServerData == Active {
-		server, reply, err = s.askActive(wire.NewCommand("EPRT", ""), 0)
+		server, reply, err = s.askActive(counterpart(cmd), 0)
 	} else {
 		server, reply, err = s.askPassive(cmd)
 	}
@@ -117,9 +117,6 @@ func (s *Session) allExtended(cmd wire.Command) error {
 
 // active performs PORT and EPRT: the client is to be called.
 func (s *Session) active(cmd wire.Command) error {
-	if !s.loggedIn {
-		return s.beforeLogin(cmd)
-	}
 	if s.epsvAll {
 		return refusal(500, "EPSV ALL is in force") // RFC 2428 §4
 	}
@@ -141,13 +138,15 @@ func (s *Session) active(cmd wire.Command) error {
 		return &Refusal{Code: 501, Text: "The address must be your own", Rule: "bounce"}
 	case to.Port() < minDataPort:
 		return &Refusal{Code: 504, Text: "The port must be above 1023", Rule: "bounce"}
+	case !s.loggedIn:
+		return s.beforeLogin(cmd)
 	}
 	s.disarm()
 
 	var server dataconn.Leg
 	var reply wire.Reply
 	if s.ServerData == Passive {
-		server, reply, err = s.askPassive(wire.NewCommand("EPSV", ""))
+		server, reply, err = s.askPassive(counterpart(cmd))
 		if reply.Positive() {
 			reply = wire.NewReply(200, cmd.Verb+" command successful")
 		}
@@ -234,6 +233,12 @@ func (s *Session) exchangePort(cmd wire.Command, at netip.AddrPort, byPort bool)
 		return s.exchange(cmd.WithArg(wire.FormatHostPort(at)))
 	}
 	return s.exchange(cmd.WithArg(wire.FormatExtended(at)))
+}
+
+// counterpart is the verb that asks the server for the other mode, as old or as new as the client's.
+func counterpart(cmd wire.Command) wire.Command {
+	verb := map[string]string{"PASV": "PORT", "PORT": "PASV", "EPSV": "EPRT", "EPRT": "EPSV"}[cmd.Verb]
+	return wire.NewCommand(verb, "")
 }
 
 // lacking reports whether a server says that it has no such command, or not for its own family.

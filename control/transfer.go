@@ -71,6 +71,9 @@ func (s *Session) report(t *running, code int, err error) {
 	if e.Err == nil {
 		e.Err = t.Err()
 	}
+	if e.Err == nil && t.direction == dataconn.Download {
+		e.Err = t.Delivered()
+	}
 	if e.Err == nil && !t.committed {
 		e.Err = fmt.Errorf("server: %d %s", t.final.Code, t.final.Text())
 	}
@@ -100,6 +103,10 @@ func (s *Session) attend(t *running) (int, error) {
 				return code, err
 			}
 		case transferClosed:
+			if t.Delivered() != nil {
+				_, code, err := s.broken(t)
+				return code, err
+			}
 			// The client has every byte and has closed its end: now it may hear that it is so.
 			return t.final.Code, s.pass(t.final)
 		case clockExpired:

@@ -55,6 +55,7 @@ type Transfer struct {
 	committed bool      // of the caller's goroutine
 	bytes     atomic.Int64
 	err       error // see copied
+	delivery  error // of the receiver's close; set before closed is closed
 	splice    bool  // see copied
 
 	mu    sync.Mutex // guards legs: Reset closes what run has opened
@@ -128,6 +129,10 @@ func (t *Transfer) Reset() {
 	}
 }
 
+// Delivered is nil unless the receiver reset its connection instead of closing it: then it may not have all that it was
+// sent. Call it once Closed is closed, after Commit.
+func (t *Transfer) Delivered() error { return t.delivery }
+
 // Closed is closed when both legs are.
 func (t *Transfer) Closed() <-chan struct{} { return t.closed }
 
@@ -143,7 +148,7 @@ func (t *Transfer) run() {
 	}
 	select {
 	case <-t.verdict:
-		t.finish()
+		t.delivery = t.finish()
 	case <-t.ctx.Done():
 		t.Reset()
 	}
@@ -356,7 +361,7 @@ func broken(c net.Conn) bool {
 
 // finish ends a whole transfer: the receiver gets the end of the file, and is given time to say that it has it by
 // closing its own end; what it may say meanwhile is read and dropped, since unread bytes would turn our close into a reset.
-func (t *Transfer) finish() {
+func (t *Transfer) finish() error {
 	from, to := Server, Client
 	if t.direction == Upload {
 		from, to = Client, Server
@@ -367,6 +372,10 @@ func (t *Transfer) finish() {
 		h.CloseWrite()
 	}
 	dst.SetReadDeadline(time.Now().Add(t.opts.Linger))
-	io.Copy(io.Discard, dst)
+	_, err := io.Copy(io.Discard, dst)
 	dst.Close()
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return &LegError{Side: to, Act: "close", Err: err}
 }

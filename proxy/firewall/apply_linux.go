@@ -21,19 +21,19 @@ func Apply(p Plan) error { return apply(p, p.ruleset()) }
 
 func apply(p Plan, rules ruleset) error {
 	if err := p.check(); err != nil {
-		return fmt.Errorf("firewall: %w", err)
+		return advised(err)
 	}
 	// The routes come first, so that no packet is marked that would not find them.
 	var undo []func() error
 	if p.diverts() {
 		added, err := addRoutes(p)
 		if err != nil {
-			return fmt.Errorf("firewall: %w", errors.Join(err, undoAll(added)))
+			return advised(errors.Join(err, undoAll(added)))
 		}
 		undo = added
 	}
 	if err := replaceTable(rules); err != nil {
-		return fmt.Errorf("firewall: %w", errors.Join(err, undoAll(undo)))
+		return advised(errors.Join(err, undoAll(undo)))
 	}
 	return nil
 }
@@ -43,14 +43,10 @@ func apply(p Plan, rules ruleset) error {
 func Remove(p Plan) error {
 	// A netlink message with a zero for the mark would remove whatever rule stands at our priority.
 	if err := errors.Join(p.checkNumbers()...); err != nil {
-		return fmt.Errorf("firewall: %w", err)
+		return advised(err)
 	}
 	// The rules go first, so that no packet is marked that would not find the routes.
-	err := errors.Join(replaceTable(nil), removeRoutes(p))
-	if err != nil {
-		return fmt.Errorf("firewall: %w", err)
-	}
-	return nil
+	return advised(errors.Join(replaceTable(nil), removeRoutes(p)))
 }
 
 // undoAll takes back what was done, the last first.
@@ -78,7 +74,7 @@ func replaceTable(rules ruleset) error {
 		}
 	}
 	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("load table inet %s: %w%s", tableName, err, advise(err))
+		return fmt.Errorf("load table inet %s: %w", tableName, err)
 	}
 	return nil
 }
@@ -161,15 +157,19 @@ func connect() (*nftables.Conn, error) {
 	return conn, nil
 }
 
-// advise is what to do about an error of the kernel's, to be put after it.
-func advise(err error) string {
+// advised is an error of this package's, with what to do about it; nil stays nil.
+func advised(err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, unix.EPERM):
-		return " (this takes CAP_NET_ADMIN: run it as root, or give the service AmbientCapabilities=CAP_NET_ADMIN)"
+		return fmt.Errorf("firewall: %w (this takes CAP_NET_ADMIN: run it as root, "+
+			"or give the service AmbientCapabilities=CAP_NET_ADMIN)", err)
+	case errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("firewall: %w (the table has another default route: choose another route_table)", err)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EAFNOSUPPORT):
-		return " (the kernel may lack a module: modprobe -a nf_tables nft_tproxy nft_socket nft_fib_inet nft_ct nft_redir nft_nat)"
-	case errors.Is(err, unix.ENETDOWN):
-		return " (the loopback interface is down: ip link set lo up)"
+		return fmt.Errorf("firewall: %w (the kernel may lack a module: "+
+			"modprobe -a nf_tables nft_tproxy nft_socket nft_fib_inet nft_ct nft_redir nft_nat)", err)
 	}
-	return ""
+	return fmt.Errorf("firewall: %w", err)
 }

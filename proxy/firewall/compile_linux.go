@@ -82,12 +82,6 @@ func (k setKind) keyType() nftables.SetDatatype {
 		return nftables.TypeIPAddr
 	case setIPv6:
 		return nftables.TypeIP6Addr
-	case setPorts:
-		return nftables.TypeInetService
-	case setMarks:
-		return nftables.TypeMark
-	case setUIDs:
-		return nftables.TypeUID
 	}
-	return nftables.TypeIFName
+	return nftables.TypeInetService
 }

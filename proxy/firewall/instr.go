@@ -92,7 +92,9 @@ const (
 	interfaceLen = 16
 )
 
-// set is an anonymous set: it belongs to one rule and goes with it.
+// set is an anonymous set: it belongs to one rule and goes with it. Its keys are big endian: others would need a word
+// to nft, or it lists nonsense, that the library cannot say (nftables v0.3.0, Conn.AddSet). So interfaces, users and
+// marks have no sets, but a rule for each.
 type set struct {
 	kind     setKind
 	interval bool // elements are the ends of intervals
@@ -109,12 +111,9 @@ type element struct {
 type setKind uint32
 
 const (
-	setIPv4       setKind = 7
-	setIPv6       setKind = 8
-	setPorts      setKind = 13
-	setMarks      setKind = 19
-	setUIDs       setKind = 24
-	setInterfaces setKind = 41
+	setIPv4  setKind = 7
+	setIPv6  setKind = 8
+	setPorts setKind = 13
 )
 
 // ruleset is all that table inet ftpalg holds.

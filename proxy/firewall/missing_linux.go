@@ -18,7 +18,7 @@ const mendTable = "ftpalg rules --apply"
 // than 1.0.6 makes of the pasted text may differ from what Apply loads, and would be reported; Apply mends that too.
 func Missing(p Plan) ([]Fault, error) {
 	if err := p.check(); err != nil {
-		return nil, fmt.Errorf("firewall: %w", err)
+		return nil, advised(err)
 	}
 	faults, err := missingRules(p.ruleset())
 	if err == nil && p.diverts() {
@@ -27,7 +27,7 @@ func Missing(p Plan) ([]Fault, error) {
 		faults = append(faults, more...)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("firewall: %w", err)
+		return nil, advised(err)
 	}
 	return faults, nil
 }
@@ -67,7 +67,7 @@ func missingRules(rules ruleset) ([]Fault, error) {
 	}
 	listed, err := readTable(conn)
 	if err != nil {
-		return nil, fmt.Errorf("read table inet %s: %w%s", tableName, err, advise(err))
+		return nil, fmt.Errorf("read table inet %s: %w", tableName, err)
 	}
 	if listed == nil {
 		return []Fault{{fmt.Sprintf("table inet %s", tableName), mendTable}}, nil
@@ -116,7 +116,9 @@ func readTable(conn *nftables.Conn) (map[string]listedChain, error) {
 	if err != nil {
 		return nil, err
 	}
-	const dormant = 1 // NFT_TABLE_F_DORMANT: none of its chains are hooked up
+	// NFT_TABLE_F_DORMANT is 1: none of the chains are hooked up. The library (nftables v0.3.0) reads flags the wrong
+	// way round on little endian machines.
+	const dormant = 1 | 1<<24
 	at := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName && t.Flags&dormant == 0 })
 	if at < 0 {
 		return nil, nil
@@ -182,6 +184,8 @@ func describe(exprs []expr.Any, elements func(*expr.Lookup) ([]nftables.SetEleme
 		case *expr.Socket, *expr.TProxy:
 			// The library writes these and cannot read them (nftables v0.3.0, expr.exprFromName). The tests and
 			// values beside them tell our rules apart well enough.
+		case *expr.Ct:
+			does = fmt.Appendf(does, "ct %d", e.Key) // it takes a write for a read, when reading
 		case *expr.Lookup:
 			members, err := elements(e)
 			if err != nil {

@@ -65,48 +65,19 @@ func within(field string, load loadHeader, kind setKind, spans []span) piece {
 }
 
 // incoming matches the interface that a packet came in by.
-func incoming(names []string) piece {
-	names = slices.Compact(slices.Sorted(slices.Values(names)))
-	var quoted []string
-	var keys [][]byte
-	for _, name := range names {
-		quoted = append(quoted, `"`+name+`"`)
-		keys = append(keys, append([]byte(name), make([]byte, interfaceLen-len(name))...))
-	}
-	return oneOf("iifname", loadMeta{metaIifname}, setInterfaces, quoted, keys)
+func incoming(name string) piece {
+	padded := append([]byte(name), make([]byte, interfaceLen-len(name))...)
+	return piece{fmt.Sprintf("iifname %q", name), []instr{loadMeta{metaIifname}, compare{equal, padded}}}
 }
 
 // marked matches a packet's mark.
-func marked(marks ...uint32) piece {
-	return oneOfNumbers("meta mark", loadMeta{metaMark}, setMarks, "%#x", marks)
+func marked(mark uint32) piece {
+	return piece{fmt.Sprintf("meta mark %#x", mark), []instr{loadMeta{metaMark}, compare{equal, native(mark)}}}
 }
 
-// owned matches packets whose socket was made by one of the users.
-func owned(uids ...uint32) piece {
-	return oneOfNumbers("meta skuid", loadMeta{metaSkuid}, setUIDs, "%d", uids)
-}
-
-// oneOfNumbers matches numbers in the machine's own byte order.
-func oneOfNumbers(field string, load instr, kind setKind, format string, numbers []uint32) piece {
-	var texts []string
-	var keys [][]byte
-	for _, n := range slices.Compact(slices.Sorted(slices.Values(numbers))) {
-		texts = append(texts, fmt.Sprintf(format, n))
-		keys = append(keys, native(n))
-	}
-	return oneOf(field, load, kind, texts, keys)
-}
-
-// oneOf matches a value that equals one of the keys.
-func oneOf(field string, load instr, kind setKind, texts []string, keys [][]byte) piece {
-	if len(keys) == 1 {
-		return piece{field + " " + texts[0], []instr{load, compare{equal, keys[0]}}}
-	}
-	s := set{kind: kind}
-	for _, key := range keys {
-		s.elements = append(s.elements, element{key: key})
-	}
-	return piece{field + " { " + strings.Join(texts, ", ") + " }", []instr{load, lookup{s}}}
+// owned matches packets whose socket was made by the user.
+func owned(uid uint32) piece {
+	return piece{fmt.Sprintf("meta skuid %d", uid), []instr{loadMeta{metaSkuid}, compare{equal, native(uid)}}}
 }
 
 // notMarked matches packets without the mark.

@@ -31,7 +31,7 @@ func addRoutes(p Plan) (undo []func() error, err error) {
 		}
 		if !there {
 			if err := netlink.RouteAdd(route); err != nil {
-				return undo, fmt.Errorf("%s: %w%s", p.routeAdd(f), err, adviseRoute(err))
+				return undo, fmt.Errorf("%s: %w", p.routeAdd(f), err)
 			}
 			undo = append(undo, func() error { return netlink.RouteDel(route) })
 		}
@@ -40,7 +40,7 @@ func addRoutes(p Plan) (undo []func() error, err error) {
 		case err == nil:
 			undo = append(undo, func() error { return netlink.RuleDel(rule) })
 		case !errors.Is(err, unix.EEXIST):
-			return undo, fmt.Errorf("%s: %w%s", p.ruleAdd(f), err, advise(err))
+			return undo, fmt.Errorf("%s: %w", p.ruleAdd(f), err)
 		}
 	}
 	return undo, nil
@@ -56,14 +56,14 @@ func removeRoutes(p Plan) error {
 	for _, f := range families {
 		err := netlink.RuleDel(policyRule(p, f))
 		if err != nil && !errors.Is(err, unix.ENOENT) {
-			errs = append(errs, fmt.Errorf("%s: %w%s", p.ruleCommand(f, "del"), err, advise(err)))
+			errs = append(errs, fmt.Errorf("%s: %w", p.ruleCommand(f, "del"), err))
 		}
 		route, err := localRoute(p, f)
 		if err == nil {
 			err = netlink.RouteDel(route)
 		}
-		if err != nil && !errors.Is(err, unix.ESRCH) {
-			errs = append(errs, fmt.Errorf("remove the %s route of table %d: %w%s", f, p.RouteTable, err, advise(err)))
+		if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOENT) { // no route; no table
+			errs = append(errs, fmt.Errorf("remove the %s route of table %d: %w", f, p.RouteTable, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -178,12 +178,4 @@ func settled[T any](list func() ([]T, error)) ([]T, error) {
 		}
 	}
 	return list()
-}
-
-// adviseRoute is what to do about a route that cannot be added, to be put after the error.
-func adviseRoute(err error) string {
-	if errors.Is(err, unix.EEXIST) {
-		return " (the table has another default route: choose another route_table)"
-	}
-	return advise(err)
 }

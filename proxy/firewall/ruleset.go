@@ -1,6 +1,9 @@
 package firewall
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // tableName is our nftables table, of family inet. All that is in it is ours.
 const tableName = "ftpalg"
@@ -77,22 +80,17 @@ func (p Plan) interceptRules() []rule {
 	var rules []rule
 	// Local connections come first, or the rule of another listener would take them, which cannot know their user.
 	p.each(TPROXY, Intercept.localFamilies, func(i Intercept, f family) {
-		rules = append(rules, rule{
-			why: "Sent here by chain " + chainOut + ".",
-			pieces: slices.Concat(addresses(f, nil, i.Servers), []piece{
-				tcp(i.Ports...), incoming([]string{"lo"}), marked(p.DivertMark),
-				divert(f, i.Address), mark(p.DivertMark), accepted(),
-			}),
-			comment: comment(i.Name),
-		})
+		rules = append(rules, i.rule(addresses(f, nil, i.Servers), []piece{
+			tcp(i.Ports...), incoming("lo"), marked(p.DivertMark), // as chain output sends them here
+			divert(f, i.Address), mark(p.DivertMark), accepted(),
+		}))
 	})
 	p.each(TPROXY, Intercept.families, func(i Intercept, f family) {
-		rules = append(rules, rule{
-			pieces: slices.Concat(i.passing(f, i.Ports), []piece{
+		for _, which := range i.passing(f, i.Ports) {
+			rules = append(rules, i.rule(which, []piece{
 				notMarked(p.Mark), divert(f, i.Address), mark(p.DivertMark), accepted(),
-			}),
-			comment: comment(i.Name),
-		})
+			}))
+		}
 	})
 	return rules
 }
@@ -101,13 +99,10 @@ func (p Plan) interceptRules() []rule {
 func (p Plan) outputRules() []rule {
 	var rules []rule
 	p.each(TPROXY, Intercept.localFamilies, func(i Intercept, f family) {
-		for _, who := range i.starters(p.Mark) {
-			rules = append(rules, rule{
-				pieces: slices.Concat(i.starting(f, append(slices.Clone(i.Ports), i.DataPorts)), who, []piece{
-					markConnection(p.DivertMark), mark(p.DivertMark), accepted(),
-				}),
-				comment: comment(i.Name),
-			})
+		for _, which := range i.starting(f, p.Mark, append(slices.Clone(i.Ports), i.DataPorts)) {
+			rules = append(rules, i.rule(which, []piece{
+				markConnection(p.DivertMark), mark(p.DivertMark), accepted(),
+			}))
 		}
 	})
 	if len(rules) == 0 {
@@ -116,68 +111,70 @@ func (p Plan) outputRules() []rule {
 	// A program that uploads a file and closes the socket leaves the kernel much to send in nobody's name.
 	return append([]rule{{
 		why:    "Packets of a socket that its program has closed have no user any more.",
-		pieces: []piece{ofMarkedConnection(p.DivertMark), notMarked(p.Mark), mark(p.DivertMark), accepted()},
+		pieces: []piece{ofMarkedConnection(0x12345), accepted()},
 	}}, rules...)
 }
 
-// preroutingNATRules redirect control and data connections. All data rules come after all control rules, in case one
-// listener's data ports hold another's control port.
+// preroutingNATRules redirect control and data connections.
 func (p Plan) preroutingNATRules() []rule {
-	var control, data []rule
-	p.each(Redirect, Intercept.families, func(i Intercept, f family) {
-		to := i.Address
-		control = append(control, rule{
-			pieces:  append(i.passing(f, i.Ports), deliver(f, to.Addr(), to.Port())),
-			comment: comment(i.Name),
-		})
-		data = append(data, rule{
-			pieces:  append(i.passing(f, []PortRange{i.DataPorts}), deliver(f, to.Addr(), 0)),
-			comment: comment(i.Name),
-		})
+	return p.natRules(Intercept.families, func(i Intercept, f family, ports []PortRange) [][]piece {
+		return i.passing(f, ports)
 	})
-	return annotated(control, data)
 }
 
 // outputNATRules do the same for connections that start on this machine.
 func (p Plan) outputNATRules() []rule {
-	var control, data []rule
-	p.each(Redirect, Intercept.localFamilies, func(i Intercept, f family) {
-		to := i.Address
-		for _, who := range i.starters(p.Mark) {
-			control = append(control, rule{
-				pieces:  slices.Concat(i.starting(f, i.Ports), who, []piece{deliver(f, to.Addr(), to.Port())}),
-				comment: comment(i.Name),
-			})
-			data = append(data, rule{
-				pieces:  slices.Concat(i.starting(f, []PortRange{i.DataPorts}), who, []piece{deliver(f, to.Addr(), 0)}),
-				comment: comment(i.Name),
-			})
-		}
+	return p.natRules(Intercept.localFamilies, func(i Intercept, f family, ports []PortRange) [][]piece {
+		return i.starting(f, p.Mark, ports)
 	})
-	return annotated(control, data)
 }
 
-// annotated are the rules for control and for data connections, and a word about the latter.
-func annotated(control, data []rule) []rule {
+// natRules deliver the connections that which picks. All rules for data come after all rules for control, in case one
+// listener's data ports hold another's control port.
+func (p Plan) natRules(families func(Intercept) []family, which func(Intercept, family, []PortRange) [][]piece) []rule {
+	var control, data []rule
+	p.each(Redirect, families, func(i Intercept, f family) {
+		to := i.Address
+		for _, which := range which(i, f, i.Ports) {
+			control = append(control, i.rule(which, []piece{deliver(f, to.Addr(), to.Port())}))
+		}
+		for _, which := range which(i, f, []PortRange{i.DataPorts}) {
+			data = append(data, i.rule(which, []piece{deliver(f, to.Addr(), 0)}))
+		}
+	})
 	if len(data) > 0 {
 		data[0].why = "Data connections: an EPSV client dials the server's address."
 	}
 	return append(control, data...)
 }
 
-// passing matches what comes from the clients to some ports of the servers.
-func (i Intercept) passing(f family, ports []PortRange) []piece {
-	pieces := append(addresses(f, i.Clients, i.Servers), tcp(ports...))
-	if len(i.Interfaces) > 0 {
-		pieces = append(pieces, incoming(i.Interfaces))
+// passing matches what comes from the clients to some ports of the servers, in a list of tests for every interface.
+func (i Intercept) passing(f family, ports []PortRange) [][]piece {
+	which := append(addresses(f, i.Clients, i.Servers), tcp(ports...))
+	which = append(which, i.elsewhere()...)
+	if len(i.Interfaces) == 0 {
+		return [][]piece{which}
 	}
-	return append(pieces, i.elsewhere()...)
+	var each [][]piece
+	for _, name := range distinct(i.Interfaces) {
+		each = append(each, append(slices.Clone(which), incoming(name)))
+	}
+	return each
 }
 
-// starting matches what starts on this machine to some ports of the servers; starters say by whom.
-func (i Intercept) starting(f family, ports []PortRange) []piece {
-	pieces := append(addresses(f, nil, i.Servers), tcp(ports...))
-	return append(pieces, i.elsewhere()...)
+// starting matches what starts on this machine to some ports of the servers, in a list of tests for every user and
+// every mark. What has our own mark is never among them.
+func (i Intercept) starting(f family, own uint32, ports []PortRange) [][]piece {
+	which := append(addresses(f, nil, i.Servers), tcp(ports...))
+	which = append(which, i.elsewhere()...)
+	var each [][]piece
+	for _, uid := range distinct(i.LocalUIDs) {
+		each = append(each, append(slices.Clone(which), owned(uid), notMarked(own)))
+	}
+	for _, m := range distinct(i.LocalMarks) {
+		each = append(each, append(slices.Clone(which), marked(m)))
+	}
+	return each
 }
 
 // elsewhere leaves out this machine's addresses, unless servers are named.
@@ -188,15 +185,12 @@ func (i Intercept) elsewhere() []piece {
 	return []piece{foreign()}
 }
 
-// starters match the local users, and the local marks; either will do, so each takes a rule of its own. What has
-// our own mark is never among them.
-func (i Intercept) starters(own uint32) [][]piece {
-	var who [][]piece
-	if len(i.LocalUIDs) > 0 {
-		who = append(who, []piece{owned(i.LocalUIDs...), notMarked(own)})
-	}
-	if len(i.LocalMarks) > 0 {
-		who = append(who, []piece{marked(i.LocalMarks...)})
-	}
-	return who
+// rule is a rule of the intercept's.
+func (i Intercept) rule(which, then []piece) rule {
+	return rule{pieces: slices.Concat(which, then), comment: comment(i.Name)}
+}
+
+// distinct is a list in order and without repetition.
+func distinct[T cmp.Ordered](list []T) []T {
+	return slices.Compact(slices.Sorted(slices.Values(list)))
 }

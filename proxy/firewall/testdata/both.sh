@@ -15,8 +15,8 @@ add table inet ftpalg
 delete table inet ftpalg
 table inet ftpalg {
 	chain intercept {
-		meta nfproto ipv4 tcp dport 21 iifname "lan0" fib daddr type != local meta mark != 0x66 tproxy ip to :2121 meta mark set 0x67 accept comment "t"
-		meta nfproto ipv6 tcp dport 21 iifname "lan0" fib daddr type != local meta mark != 0x66 tproxy ip6 to :2121 meta mark set 0x67 accept comment "t"
+		meta nfproto ipv4 tcp dport 21 fib daddr type != local iifname "lan0" meta mark != 0x66 tproxy ip to :2121 meta mark set 0x67 accept comment "t"
+		meta nfproto ipv6 tcp dport 21 fib daddr type != local iifname "lan0" meta mark != 0x66 tproxy ip6 to :2121 meta mark set 0x67 accept comment "t"
 	}
 
 	chain prerouting {
@@ -30,11 +30,11 @@ table inet ftpalg {
 
 	chain prerouting_nat {
 		type nat hook prerouting priority dstnat; policy accept;
-		meta nfproto ipv4 tcp dport 21 iifname "lan1" fib daddr type != local redirect to :2122 comment "r"
-		meta nfproto ipv6 tcp dport 21 iifname "lan1" fib daddr type != local redirect to :2122 comment "r"
+		meta nfproto ipv4 tcp dport 21 fib daddr type != local iifname "lan1" redirect to :2122 comment "r"
+		meta nfproto ipv6 tcp dport 21 fib daddr type != local iifname "lan1" redirect to :2122 comment "r"
 		# Data connections: an EPSV client dials the server's address.
-		meta nfproto ipv4 tcp dport 50000-51000 iifname "lan1" fib daddr type != local redirect comment "r"
-		meta nfproto ipv6 tcp dport 50000-51000 iifname "lan1" fib daddr type != local redirect comment "r"
+		meta nfproto ipv4 tcp dport 50000-51000 fib daddr type != local iifname "lan1" redirect comment "r"
+		meta nfproto ipv6 tcp dport 50000-51000 fib daddr type != local iifname "lan1" redirect comment "r"
 	}
 }
 EOF

@@ -14,8 +14,10 @@ add table inet ftpalg
 delete table inet ftpalg
 table inet ftpalg {
 	chain intercept {
-		ip saddr { 10.0.0.0/8, 192.0.2.7, 255.0.0.0/8 } ip daddr 198.51.100.0/25 tcp dport { 21, 2100-2130, 65535 } iifname { "eth0", "lan-1.100" } meta mark != 0x66 tproxy ip to :2121 meta mark set 0x67 accept comment "office _A__EOF_id"
-		ip6 saddr { 2001:db8::/32, ffff::/16 } ip6 daddr 2001:db8:5::5 tcp dport { 21, 2100-2130, 65535 } iifname { "eth0", "lan-1.100" } meta mark != 0x66 tproxy ip6 to :2121 meta mark set 0x67 accept comment "office _A__EOF_id"
+		ip saddr { 10.0.0.0/8, 192.0.2.7, 255.0.0.0/8 } ip daddr 198.51.100.0/25 tcp dport { 21, 2100-2130, 65535 } iifname "eth0" meta mark != 0x66 tproxy ip to :2121 meta mark set 0x67 accept comment "office _A__EOF_id"
+		ip saddr { 10.0.0.0/8, 192.0.2.7, 255.0.0.0/8 } ip daddr 198.51.100.0/25 tcp dport { 21, 2100-2130, 65535 } iifname "lan-1.100" meta mark != 0x66 tproxy ip to :2121 meta mark set 0x67 accept comment "office _A__EOF_id"
+		ip6 saddr { 2001:db8::/32, ffff::/16 } ip6 daddr 2001:db8:5::5 tcp dport { 21, 2100-2130, 65535 } iifname "eth0" meta mark != 0x66 tproxy ip6 to :2121 meta mark set 0x67 accept comment "office _A__EOF_id"
+		ip6 saddr { 2001:db8::/32, ffff::/16 } ip6 daddr 2001:db8:5::5 tcp dport { 21, 2100-2130, 65535 } iifname "lan-1.100" meta mark != 0x66 tproxy ip6 to :2121 meta mark set 0x67 accept comment "office _A__EOF_id"
 	}
 
 	chain prerouting {

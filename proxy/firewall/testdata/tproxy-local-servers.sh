@@ -14,9 +14,7 @@ add table inet ftpalg
 delete table inet ftpalg
 table inet ftpalg {
 	chain intercept {
-		# Sent here by chain output.
 		ip daddr { 198.51.100.0/24, 203.0.113.9 } tcp dport 21 iifname "lo" meta mark 0x67 tproxy ip to :2121 meta mark set 0x67 accept comment "local"
-		# Sent here by chain output.
 		ip6 daddr 2001:db8::/32 tcp dport 21 iifname "lo" meta mark 0x67 tproxy ip6 to :2121 meta mark set 0x67 accept comment "local"
 		ip daddr { 198.51.100.0/24, 203.0.113.9 } tcp dport 21 meta mark != 0x66 tproxy ip to :2121 meta mark set 0x67 accept comment "local"
 		ip6 daddr 2001:db8::/32 tcp dport 21 meta mark != 0x66 tproxy ip6 to :2121 meta mark set 0x67 accept comment "local"
@@ -35,8 +33,10 @@ table inet ftpalg {
 		type route hook output priority mangle; policy accept;
 		# Packets of a socket that its program has closed have no user any more.
 		ct direction original ct mark 0x67 meta mark != 0x66 meta mark set 0x67 accept
-		ip daddr { 198.51.100.0/24, 203.0.113.9 } tcp dport { 21, 50000-51000 } meta mark { 0x7, 0xffffffff } ct mark set 0x67 meta mark set 0x67 accept comment "local"
-		ip6 daddr 2001:db8::/32 tcp dport { 21, 50000-51000 } meta mark { 0x7, 0xffffffff } ct mark set 0x67 meta mark set 0x67 accept comment "local"
+		ip daddr { 198.51.100.0/24, 203.0.113.9 } tcp dport { 21, 50000-51000 } meta mark 0x7 ct mark set 0x67 meta mark set 0x67 accept comment "local"
+		ip daddr { 198.51.100.0/24, 203.0.113.9 } tcp dport { 21, 50000-51000 } meta mark 0xffffffff ct mark set 0x67 meta mark set 0x67 accept comment "local"
+		ip6 daddr 2001:db8::/32 tcp dport { 21, 50000-51000 } meta mark 0x7 ct mark set 0x67 meta mark set 0x67 accept comment "local"
+		ip6 daddr 2001:db8::/32 tcp dport { 21, 50000-51000 } meta mark 0xffffffff ct mark set 0x67 meta mark set 0x67 accept comment "local"
 	}
 }
 EOF

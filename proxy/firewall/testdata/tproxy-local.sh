@@ -14,9 +14,7 @@ add table inet ftpalg
 delete table inet ftpalg
 table inet ftpalg {
 	chain intercept {
-		# Sent here by chain output.
 		meta nfproto ipv4 tcp dport { 21, 2100 } iifname "lo" meta mark 0x67 tproxy ip to :2122 meta mark set 0x67 accept comment "local"
-		# Sent here by chain output.
 		meta nfproto ipv6 tcp dport { 21, 2100 } iifname "lo" meta mark 0x67 tproxy ip6 to :2122 meta mark set 0x67 accept comment "local"
 		meta nfproto ipv4 tcp dport 21 fib daddr type != local meta mark != 0x66 tproxy ip to :2121 meta mark set 0x67 accept comment "first"
 		meta nfproto ipv6 tcp dport 21 fib daddr type != local meta mark != 0x66 tproxy ip6 to :2121 meta mark set 0x67 accept comment "first"
@@ -36,9 +34,11 @@ table inet ftpalg {
 		type route hook output priority mangle; policy accept;
 		# Packets of a socket that its program has closed have no user any more.
 		ct direction original ct mark 0x67 meta mark != 0x66 meta mark set 0x67 accept
-		meta nfproto ipv4 tcp dport { 21, 2100, 50000-51000 } fib daddr type != local meta skuid { 0, 1000 } meta mark != 0x66 ct mark set 0x67 meta mark set 0x67 accept comment "local"
+		meta nfproto ipv4 tcp dport { 21, 2100, 50000-51000 } fib daddr type != local meta skuid 0 meta mark != 0x66 ct mark set 0x67 meta mark set 0x67 accept comment "local"
+		meta nfproto ipv4 tcp dport { 21, 2100, 50000-51000 } fib daddr type != local meta skuid 1000 meta mark != 0x66 ct mark set 0x67 meta mark set 0x67 accept comment "local"
 		meta nfproto ipv4 tcp dport { 21, 2100, 50000-51000 } fib daddr type != local meta mark 0x7 ct mark set 0x67 meta mark set 0x67 accept comment "local"
-		meta nfproto ipv6 tcp dport { 21, 2100, 50000-51000 } fib daddr type != local meta skuid { 0, 1000 } meta mark != 0x66 ct mark set 0x67 meta mark set 0x67 accept comment "local"
+		meta nfproto ipv6 tcp dport { 21, 2100, 50000-51000 } fib daddr type != local meta skuid 0 meta mark != 0x66 ct mark set 0x67 meta mark set 0x67 accept comment "local"
+		meta nfproto ipv6 tcp dport { 21, 2100, 50000-51000 } fib daddr type != local meta skuid 1000 meta mark != 0x66 ct mark set 0x67 meta mark set 0x67 accept comment "local"
 		meta nfproto ipv6 tcp dport { 21, 2100, 50000-51000 } fib daddr type != local meta mark 0x7 ct mark set 0x67 meta mark set 0x67 accept comment "local"
 	}
 }
