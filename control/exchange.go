@@ -38,6 +38,7 @@ func (s *Session) observeReply(arrow string, r wire.Reply) {
 
 // tell gives the server a command.
 func (s *Session) tell(cmd wire.Command) error {
+	s.unsettled = false
 	s.observe(Said{">>", redacted(cmd)})
 	s.out = cmd.Append(s.out[:0])
 	if err := s.write(s.server.conn, s.out); err != nil {
@@ -120,6 +121,9 @@ func (s *Session) unsolicited() error {
 		return serverErr(err)
 	case reply.Code == 421:
 		return s.pass(reply)
+	case s.unsettled:
+		s.unsettled = reply.Preliminary()
+		return s.say(reply)
 	case s.owed > 0:
 		if !reply.Preliminary() {
 			s.owed--

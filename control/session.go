@@ -93,12 +93,15 @@ type Session struct {
 	noEPSV   bool               // the server lacks EPSV; only where not Faithful
 	noEPRT   bool               // the server lacks EPRT; only where not Faithful
 	armed    *dataconn.Transfer // made by passive or active, spent by a data verb
-	owed     int                // final replies the server owes to commands whose client has been answered
-	strikes  int                // lines that were no FTP
-	unknown  int                // unknown verbs before login
-	denied   int                // servers refused or not reached; Explicit only
-	deferred []wire.Command     // said before there was a server and owed to it; Explicit only
-	held     *wire.Command      // said during a transfer, to be performed after it
+	// unsettled: the server may still send the final reply of a broken transfer, and the client may still wait for it. It
+	// ends with the client's next command.
+	unsettled bool
+	owed      int            // final replies the server owes to commands whose client has been answered
+	strikes   int            // lines that were no FTP
+	unknown   int            // unknown verbs before login
+	denied    int            // servers refused or not reached; Explicit only
+	deferred  []wire.Command // said before there was a server and owed to it; Explicit only
+	held      *wire.Command  // said during a transfer, to be performed after it
 }
 
 // Bounds on what a client can try before it is shown the door. They stop a peer that is not speaking FTP, or that

@@ -22,10 +22,13 @@ type running struct {
 	final     wire.Reply // the server's verdict on the transfer; Code 0 until it comes
 	by        time.Time  // the clock for what is awaited now; zero while bytes move
 
-	// An urgent command was sent on and its reply has not come.
-	urgent  string
-	aborted bool // it was, or is, ABOR
+	urgent  []string // verbs that were sent on meanwhile and have not been answered, oldest first
+	aborted bool     // ABOR was among them
 }
+
+// maxUrgent is how many urgent commands may wait for their answers; more are held like others. Clients that abort say
+// ABOR twice.
+const maxUrgent = 4
 
 // transfer performs a verb that moves data. The client's final reply waits for two things: the server's own final reply,
 // and our copy. The end of a download is kept from the client until the server has confirmed it, because a server that
@@ -129,6 +132,16 @@ func (s *Session) earlier(by time.Time) time.Time {
 // verdict takes a reply of the server. It reports done, with the code, when the client has had its final reply.
 func (s *Session) verdict(t *running) (done bool, code int, err error) {
 	reply, err := s.server.reply, s.server.err
+	select {
+	case <-t.Copied():
+		// Both came at once: our copy's end was first if the server speaks of it.
+		if !t.copied {
+			if done, code, err := s.copyEnded(t); done || err != nil {
+				return done, code, err
+			}
+		}
+	default:
+	}
 	if err != nil {
 		if t.released {
 			// The client was promised a transfer: it hears that it broke before it sees us leave.
@@ -141,9 +154,9 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 		return true, 0, serverErr(err)
 	}
 	switch {
-	case t.urgent != "" && answers(t.urgent, reply):
+	case len(t.urgent) > 0 && answers(t.urgent[0], reply):
 		if !reply.Preliminary() {
-			t.urgent = ""
+			t.urgent = t.urgent[1:]
 		}
 		if err := s.say(reply); err != nil {
 			return true, 0, err
@@ -152,6 +165,12 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 	case reply.Preliminary():
 		if err := s.say(reply); err != nil {
 			return true, 0, err
+		}
+		if t.copied && t.released && t.Err() != nil {
+			// A second 1yz after the data connection broke is all that Pure-FTPd ever says of it. Clients take it
+			// for what it should have been, or wait for more.
+			s.unsettled = len(t.urgent) == 0
+			return true, reply.Code, nil
 		}
 		if !t.copied {
 			s.release(t)
@@ -260,7 +279,7 @@ func (s *Session) interject(t *running) error {
 		return nil
 	}
 	s.observe(Said{">", redacted(cmd)})
-	if verbs[cmd.Verb].flags&urgent == 0 || t.urgent != "" {
+	if verbs[cmd.Verb].flags&urgent == 0 || len(t.urgent) >= maxUrgent {
 		s.held = &cmd
 		return nil
 	}
@@ -272,7 +291,7 @@ func (s *Session) interject(t *running) error {
 	if err := s.tell(cmd); err != nil {
 		return err
 	}
-	t.urgent = cmd.Verb
+	t.urgent = append(t.urgent, cmd.Verb)
 	if cmd.Verb == "ABOR" {
 		t.aborted = true
 		if !t.copied {
@@ -318,19 +337,21 @@ func answers(verb string, r wire.Reply) bool {
 // notDone are the codes by which commands are refused, and transfers are not.
 func notDone(r wire.Reply) bool { return r.Code >= 500 && r.Code <= 504 || r.Code == 530 }
 
-// afterUrgent awaits what is still owed to an urgent command when its transfer is over: for ABOR one more reply, if the
+// afterUrgent awaits what is still owed to urgent commands when their transfer is over: for ABOR one more reply, if the
 // server sends one within Timeouts.Abort.
 func (s *Session) afterUrgent(t *running) error {
-	for t.urgent != "" {
+	for len(t.urgent) > 0 {
+		verb := t.urgent[0]
 		by := s.Timeouts.Reply
-		if t.urgent == "ABOR" {
+		if verb == "ABOR" {
 			by = s.Timeouts.Abort
 		}
 		if s.await(wait{server: true, by: time.Now().Add(by)}) == clockExpired {
-			if t.urgent == "ABOR" {
-				return nil
+			if verb != "ABOR" {
+				return ending("The server does not answer", errors.New("server: no reply in time"))
 			}
-			return ending("The server does not answer", errors.New("server: no reply in time"))
+			t.urgent = t.urgent[1:]
+			continue
 		}
 		reply, err := s.server.reply, s.server.err
 		if err != nil {
@@ -342,10 +363,10 @@ func (s *Session) afterUrgent(t *running) error {
 		if reply.Preliminary() {
 			continue
 		}
-		if t.urgent == "QUIT" {
+		if verb == "QUIT" {
 			return errGoodbye
 		}
-		t.urgent = ""
+		t.urgent = t.urgent[1:]
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ var (
 // ParseHostPort reads the argument of PORT (RFC 959 §5.3.2): six numbers, nothing else.
 func ParseHostPort(arg string) (netip.AddrPort, error) {
 	ap, n := hostPort(arg)
-	if n != len(arg) || n == 0 {
+	if n != len(arg) || n == 0 || ap.Port() == 0 {
 		return netip.AddrPort{}, errHostPort
 	}
 	return ap, nil
@@ -76,11 +76,7 @@ func hostPort(s string) (ap netip.AddrPort, length int) {
 		}
 		v[k] = byte(n)
 	}
-	port := uint16(v[4])<<8 | uint16(v[5])
-	if port == 0 {
-		return netip.AddrPort{}, 0
-	}
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(v[:4])), port), i
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(v[:4])), uint16(v[4])<<8|uint16(v[5])), i
 }
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
@@ -117,7 +113,7 @@ func fields(s string) (a, b, c string, ok bool) {
 	if len(s) < 4 || s[0] < 33 || s[0] > 126 || isDigit(s[0]) {
 		return "", "", "", false
 	}
-	f := strings.Split(s[1:], s[:1])
+	f := strings.SplitN(s[1:], s[:1], 5) // no more than tells that there are too many
 	if len(f) != 4 || f[3] != "" {
 		return "", "", "", false
 	}
@@ -168,36 +164,68 @@ func (r Reply) WithPassive(ap netip.AddrPort) Reply {
 
 // passive finds the address of a 227 or 229 reply and where it stands.
 func (r Reply) passive() (ap netip.AddrPort, line, begin, end int, ok bool) {
+	if r.Code != 227 && r.Code != 229 {
+		return netip.AddrPort{}, 0, 0, 0, false
+	}
 	for line, l := range r.Lines {
 		from := 0
 		if code, _ := splitCode([]byte(l)); code == r.Code {
 			from = 3
 		}
-		for i := from; i < len(l); i++ {
-			switch {
-			case r.Code == 227 && isDigit(l[i]) && (i == 0 || !isDigit(l[i-1])):
-				// RFC 1123 §4.1.2.6: scan for the first digit; there may be no parenthesis.
-				if ap, n := hostPort(l[i:]); n > 0 {
-					return ap, line, i, i + n, true
-				}
-			case r.Code == 229 && l[i] == '|', r.Code == 229 && l[i] == '(' && i+1 < len(l):
-				// RFC 2428 §3: "(<d><d><d>port<d>)" with a delimiter of the server's choice; a few forget the parentheses.
-				begin, end := i, strings.LastIndexByte(l, '|')+1
-				if l[i] == '(' {
-					begin, end = i+1, i+max(strings.IndexByte(l[i:], ')'), 0)
-				}
-				if end <= begin {
-					continue
-				}
-				_, _, port, ok := fields(l[begin:end])
-				if !ok {
-					continue
-				}
-				if p, ok := parsePort(port); ok {
-					return netip.AddrPortFrom(netip.Addr{}, p), line, begin, end, true
-				}
-			}
+		if r.Code == 227 {
+			ap, begin, end = findHostPort(l, from)
+		} else {
+			ap, begin, end = findExtended(l, from)
+		}
+		if end > 0 {
+			// Port 0 is none, and no reason to look on: clients take the first address they find.
+			return ap, line, begin, end, ap.Port() != 0
 		}
 	}
 	return netip.AddrPort{}, 0, 0, 0, false
+}
+
+// findHostPort finds six numbers in a line of a 227 reply, as RFC 1123 §4.1.2.6 says: there may be no parenthesis. end
+// is 0 if there are none.
+func findHostPort(l string, from int) (ap netip.AddrPort, begin, end int) {
+	for i := from; i < len(l); i++ {
+		if isDigit(l[i]) && (i == 0 || !isDigit(l[i-1])) {
+			if ap, n := hostPort(l[i:]); n > 0 {
+				return ap, i, i + n
+			}
+		}
+	}
+	return netip.AddrPort{}, 0, 0
+}
+
+// findExtended finds "(<d><d><d>port<d>)" in a line of a 229 reply (RFC 2428 §3), with a delimiter of the server's choice.
+// Clients look for the parenthesis first; a few servers forget it, and write bars. end is 0 if there is nothing.
+func findExtended(l string, from int) (ap netip.AddrPort, begin, end int) {
+	port := func(begin, end int) uint16 { // 0: none
+		if _, _, text, ok := fields(l[begin:end]); ok {
+			if n, ok := parsePort(text); ok {
+				return n
+			}
+		}
+		return 0
+	}
+	for i := from; i < len(l); i++ {
+		if l[i] != '(' {
+			continue
+		}
+		if n := strings.IndexByte(l[i:], ')'); n > 0 {
+			if p := port(i+1, i+n); p > 0 {
+				return netip.AddrPortFrom(netip.Addr{}, p), i + 1, i + n
+			}
+		}
+	}
+	last := strings.LastIndexByte(l, '|')
+	for i := from; i < last; i++ {
+		if l[i] == '|' {
+			if p := port(i, last+1); p > 0 {
+				return netip.AddrPortFrom(netip.Addr{}, p), i, last + 1
+			}
+		}
+	}
+	return netip.AddrPort{}, 0, 0
 }

@@ -6,7 +6,10 @@ import "strings"
 type Command struct {
 	Verb string // upper case, letters and digits
 	Name string // the verb as the client spelled it; what a server is told
-	Arg  string // all that follows the first space, undecoded but for Telnet; may hold any byte but NUL, CR and LF
+	// Arg is all that follows the first space. It may hold any byte but NUL, CR and LF. A 0xFF in it is as the client
+	// wrote it, bare or doubled: Telnet demands IAC IAC (RFC 854), most clients and servers know nothing of it, and only
+	// the server can tell which of the two a name has.
+	Arg string
 
 	// Interrupted says that a Telnet Interrupt Process preceded the command, as it does before an urgent ABOR
 	// (RFC 959 §4.1.3).
@@ -14,8 +17,7 @@ type Command struct {
 	// Refusals are the Telnet answers owed for options the client asked for on this line (RFC 854); usually empty.
 	Refusals []byte
 
-	space   bool // a space followed the verb, even if no argument did
-	doubled bool // the client wrote each 0xFF of Arg as IAC IAC (RFC 854); others write it bare
+	space bool // a space followed the verb, even if no argument did
 }
 
 // NewCommand makes a command of our own. An empty arg means none.
@@ -23,9 +25,10 @@ func NewCommand(verb, arg string) Command {
 	return Command{Verb: strings.ToUpper(verb), Name: verb, Arg: arg, space: arg != ""}
 }
 
-// WithArg returns the command, spelled as the client spelled it, with another argument.
+// WithArg returns the command, spelled as the client spelled it, with another argument. A client that doubles 0xFF
+// does so there too: bare, a byte of a name could become a Telnet command.
 func (c Command) WithArg(arg string) Command {
-	c.Arg, c.space, c.doubled = arg, arg != "", false
+	c.Arg, c.space = arg, arg != ""
 	return c
 }
 
@@ -36,12 +39,7 @@ func (c Command) Append(b []byte) []byte {
 	if c.space {
 		b = append(b, ' ')
 	}
-	for i := 0; i < len(c.Arg); i++ {
-		if c.doubled && c.Arg[i] == telnetIAC {
-			b = append(b, telnetIAC)
-		}
-		b = append(b, c.Arg[i])
-	}
+	b = append(b, c.Arg...)
 	return append(b, '\r', '\n')
 }
 
@@ -52,8 +50,6 @@ type parser struct {
 	state    byte // 0, telnetIAC, telnetSB (within), telnetSE (IAC within a subnegotiation), WILL…DONT (option follows), '\r'
 	bad      *SyntaxError
 	first    bool // a byte of the line has been seen
-	bare     bool // an 0xFF that was not doubled was seen
-	doubled  bool
 	ip       bool
 	refusals []byte
 }
@@ -74,7 +70,7 @@ func (p *parser) add(c byte) bool {
 		p.state = 0
 		switch {
 		case c == telnetIAC:
-			p.doubled = true
+			p.data(c)
 			p.data(c)
 			return false
 		case c == telnetIP:
@@ -82,7 +78,7 @@ func (p *parser) add(c byte) bool {
 			return false
 		case c == telnetDM:
 			// RFC 959 §4.1.3, RFC 854: what came before the Data Mark is not a command any more.
-			p.line, p.bad, p.bare, p.doubled, p.first = p.line[:0], nil, false, false, false
+			p.line, p.bad, p.first = p.line[:0], nil, false
 			return false
 		case c == telnetSB, c >= telnetWILL:
 			p.state = c
@@ -91,7 +87,6 @@ func (p *parser) add(c byte) bool {
 			return false // NOP, BRK, AO, AYT, EC, EL, GA: nothing that a control connection needs
 		}
 		// Not Telnet: clients that know none of it (curl) write 0xFF of a file's name bare.
-		p.bare = true
 		p.data(telnetIAC)
 	case telnetSB:
 		switch c {
@@ -104,8 +99,12 @@ func (p *parser) add(c byte) bool {
 		return false
 	case telnetSE:
 		p.state = telnetSB
-		if c == telnetSE {
+		switch c {
+		case telnetSE:
 			p.state = 0
+		case '\n': // no more than in telnetSB
+			p.fail("Telnet subnegotiation in a command")
+			return true
 		}
 		return false
 	case telnetWILL, telnetWONT, telnetDO, telnetDONT:
@@ -160,10 +159,7 @@ func (p *parser) data(c byte) {
 
 // command makes the finished line a command.
 func (p *parser) command() (Command, error) {
-	c := Command{Interrupted: p.ip, Refusals: p.refusals, doubled: p.doubled}
-	if p.bad == nil && p.bare && p.doubled {
-		p.fail("0xFF both bare and doubled in a command") // two servers would read two names
-	}
+	c := Command{Interrupted: p.ip, Refusals: p.refusals}
 	if p.bad != nil {
 		return c, p.bad
 	}

@@ -42,9 +42,10 @@ func (r *Reader) fill() error {
 	return err
 }
 
-// Command reads one command. A *SyntaxError leaves the Reader at the next line; any other error is the source's, with
-// io.ErrUnexpectedEOF for a line that broke off: half a command is never one. The command's Refusals are set even
-// where the error is a *SyntaxError.
+// Command reads one command. A *SyntaxError leaves the Reader at the next line, but one that is Binary comes as soon as
+// it is seen, since another protocol may never send a line end: nothing should be read after it. Any other error is the
+// source's, with io.ErrUnexpectedEOF for a line that broke off: half a command is never one. The command's Refusals are
+// set even where the error is a *SyntaxError.
 func (r *Reader) Command() (Command, error) {
 	p := parser{limit: r.limits.Line}
 	begun := false
@@ -59,16 +60,12 @@ func (r *Reader) Command() (Command, error) {
 		}
 		begun = true
 		for i, c := range r.buf {
-			if p.add(c) {
+			if p.add(c) || p.bad != nil && p.bad.Binary {
 				r.buf = r.buf[i+1:]
 				return p.command()
 			}
 		}
 		r.buf = nil
-		if p.bad != nil && p.bad.Binary {
-			// Another protocol may never send a line end; say so as soon as it is seen.
-			return Command{}, p.bad
-		}
 	}
 }
 
