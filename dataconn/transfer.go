@@ -165,11 +165,14 @@ func (t *Transfer) carry() error {
 	case <-t.ctx.Done():
 		return context.Cause(t.ctx)
 	}
-	from, to := Server, Client
 	if t.direction == Upload {
-		from, to = Client, Server
+		return t.copy(Client, Server)
 	}
-	return t.copy(from, to)
+	if err := t.copy(Server, Client); err != nil {
+		return err
+	}
+	// The server has said all. Some confirm only when we have closed as well (ProFTPD waits for ten seconds).
+	return t.legs[Server].Close()
 }
 
 // connect makes both legs.
@@ -367,7 +370,7 @@ func (t *Transfer) finish() error {
 		from, to = Client, Server
 	}
 	src, dst := t.legs[from], t.legs[to]
-	src.Close()
+	src.Close() // again, of a download
 	if h, ok := dst.(halfCloser); ok {
 		h.CloseWrite()
 	}

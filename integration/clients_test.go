@@ -49,10 +49,16 @@ func (j *job) at(command *exec.Cmd) *exec.Cmd {
 	return command
 }
 
-// url is the URL of something in the job's directory. The user is not in it.
-func (j *job) url(name string) string {
-	return "ftp://" + j.addr.String() + "/" + escape(j.dir) + "/" + escape(name)
+// urlOfUser is the URL of where the user arrives. A user name may have a colon in it, if it is an explicit proxy's.
+func (j *job) urlOfUser() string {
+	return "ftp://" + escape(j.user) + ":" + escape(j.password) + "@" + j.addr.String()
 }
+
+// url is the URL of something in the job's directory, without the user.
+func (j *job) url(name string) string { return "ftp://" + j.addr.String() + j.path(name) }
+
+// path is the path of something in the job's directory, as it is in URLs.
+func (j *job) path(name string) string { return "/" + escape(j.dir) + "/" + escape(name) }
 
 // escape is URL-escaping of everything but letters, digits, dots and slashes: also of bytes that are not UTF-8.
 func escape(name string) string {
@@ -94,7 +100,6 @@ func runCurl(ctx context.Context, j *job) ([]byte, error) {
 		flag("verbose")
 		flag("silent")
 		flag("show-error")
-		set("user", j.user+":"+j.password)
 		if j.active() {
 			set("ftp-port", "-")
 		}
@@ -109,11 +114,11 @@ func runCurl(ctx context.Context, j *job) ([]byte, error) {
 			}
 			flag("head") // no transfer
 			set("output", "/dev/null")
-			set("url", "ftp://"+j.addr.String())
+			set("url", j.urlOfUser())
 		}
 		transfer := func(direction string) {
 			set(direction, s.local)
-			set("url", j.url(s.remote))
+			set("url", j.urlOfUser()+j.path(s.remote))
 		}
 		switch s.op {
 		case "get":
@@ -128,7 +133,7 @@ func runCurl(ctx context.Context, j *job) ([]byte, error) {
 			transfer("upload-file")
 		case "list", "nlst", "mlsd":
 			set("output", s.local)
-			set("url", j.url(""))
+			set("url", j.urlOfUser()+j.path(""))
 			set("request", strings.ToUpper(s.op))
 		case "rename":
 			quote("RNFR "+whole(s.remote), "RNTO "+whole(s.to))
@@ -213,7 +218,7 @@ func runTnftp(ctx context.Context, j *job) ([]byte, error) {
 		case "put", "append":
 			return s.op + " " + local + " " + remote
 		case "reput":
-			return "restart 500001\nput " + local + " " + remote
+			return fmt.Sprintf("restart %d\nput %s %s", half, local, remote)
 		case "rename":
 			return "rename " + remote + " " + quoted(s.to)
 		case "delete", "mkdir", "rmdir":

@@ -53,7 +53,6 @@ AuthUserFile %s
 RequireValidShell off
 UseFtpUsers off
 UseReverseDNS off
-UseEncoding off
 AllowOverwrite on
 AllowRetrieveRestart on
 AllowStoreRestart on

@@ -86,11 +86,10 @@ func (c *goClient) do(s step) error {
 		return withFile(s.local, func(file *os.File) error { return c.conn.Append(s.remote, file) })
 	case "reput":
 		return withFile(s.local, func(file *os.File) error {
-			const offset = 500_001
-			if _, err := file.Seek(offset, io.SeekStart); err != nil {
+			if _, err := file.Seek(half, io.SeekStart); err != nil {
 				return err
 			}
-			return c.conn.StorFrom(s.remote, file, offset)
+			return c.conn.StorFrom(s.remote, file, half)
 		})
 	case "rename":
 		return c.conn.Rename(s.remote, s.to)

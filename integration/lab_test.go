@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // A family is an IP version: an index into pairs of addresses, and a part of a test's name.
@@ -78,7 +80,35 @@ func newLab(t *testing.T) *lab {
 	l.join(l.Server, serverAddress, serverSide, serverGateway)
 	l.Firewall.sysctl("net/ipv4/ip_forward", "1")
 	l.Firewall.sysctl("net/ipv6/conf/all/forwarding", "1")
+	for _, f := range families {
+		l.awaitPath(f)
+	}
 	return l
+}
+
+// awaitPath returns when connections get through: new interfaces take their time, in IPv6 above all.
+func (l *lab) awaitPath(f family) {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(l.t.Context(), hang)
+	defer cancel()
+	listener, err := l.Server.Listen(ctx, netip.AddrPortFrom(serverAddress[f].Addr(), 0))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer listener.Close()
+	at := netip.MustParseAddrPort(listener.Addr().String())
+	for {
+		attempt, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		conn, err := l.Client.Dial(attempt, at)
+		cancel()
+		if err == nil {
+			conn.Close()
+			return
+		}
+		if ctx.Err() != nil {
+			l.t.Fatalf("no path from client to server over %s: %v", f, err)
+		}
+	}
 }
 
 // join connects a namespace to the firewall, which becomes its way to everywhere.
@@ -119,7 +149,7 @@ func (l *lab) keepLogs() {
 
 // keep saves text among t's artifacts and logs its end.
 func keep(t *testing.T, name string, text []byte) {
-	const end = 6000 // bytes; enough to see one session
+	const end = 4000 // bytes; enough to see what happened last
 	os.WriteFile(filepath.Join(t.ArtifactDir(), name), text, 0o644)
 	if len(text) == 0 {
 		return

@@ -11,23 +11,23 @@ import (
 type feature string
 
 const (
-	upload   feature = "upload"
-	download feature = "download"
-	resume   feature = "resume"   // REST and RETR
-	reupload feature = "reupload" // REST and STOR
-	appends  feature = "append"   // APPE
-	rename   feature = "rename"
-	remove   feature = "remove"
-	mkdir    feature = "mkdir"
-	list     feature = "list" // LIST
-	nlst     feature = "nlst" // NLST
-	mlsd     feature = "mlsd" // MLSD
-	spaces   feature = "spaces in names"
-	utf8     feature = "UTF-8 in names"
-	iac      feature = "0xFF in names" // Telnet's IAC: a byte that must be doubled, says RFC 959 §4; not all do
-	abort    feature = "abort"         // ABOR during a download
-	hangup   feature = "hangup"        // the data connection closed by the client during a download
-	mirror   feature = "mirror"        // many small files
+	canUpload   feature = "upload"
+	canDownload feature = "download"
+	canResume   feature = "resume"   // REST and RETR
+	canReupload feature = "reupload" // REST and STOR
+	canAppend   feature = "append"   // APPE
+	canRename   feature = "rename"
+	canRemove   feature = "remove"
+	canMkdir    feature = "mkdir"
+	canList     feature = "list" // LIST
+	canNlst     feature = "nlst" // NLST
+	canMlsd     feature = "mlsd" // MLSD
+	canSpaces   feature = "spaces in names"
+	canUTF8     feature = "UTF-8 in names"
+	canIAC      feature = "0xFF in names" // Telnet's IAC: a byte that must be doubled, says RFC 959 §4; not all do
+	canAbort    feature = "abort"         // ABOR during a download
+	canHangUp   feature = "hangup"        // the data connection closed by the client during a download
+	canMirror   feature = "mirror"        // many small files
 )
 
 // A step is one thing for a client to do. Remote paths are relative to the job's directory, local ones absolute.
@@ -52,14 +52,14 @@ type program struct {
 // samples are files of payload.
 var samples = []string{"zero.bin", "one.bin", "mega.bin", "huge.bin"}
 
-// names are unusual, but legal.
-var names = []struct {
+// oddNames are unusual, but legal.
+var oddNames = []struct {
 	feature
 	name string
 }{
-	{spaces, " with  spaces .bin"},
-	{utf8, "grüße-漢字.bin"},
-	{iac, "iac-\xff-\xff\xff.bin"},
+	{canSpaces, " with  spaces .bin"},
+	{canUTF8, "grüße-漢字.bin"},
+	{canIAC, "iac-\xff-\xff\xff.bin"},
 }
 
 // listing stands for the content of a listing: it must mention the samples.
@@ -76,54 +76,54 @@ func newProgram(payload, scratch string, can func(feature) bool) *program {
 	}
 	p.list()
 	for _, sample := range samples {
-		p.get(download, sample, sample)
-		p.put(upload, path.Join(payload, sample), "up-"+sample)
+		p.get(canDownload, sample, sample)
+		p.put(canUpload, path.Join(payload, sample), "up-"+sample)
 	}
-	if can(resume) {
+	if can(canResume) {
 		p.do(step{op: "reget", remote: "mega.bin", local: p.give("resumed.bin", "mega.bin")})
 	}
-	if can(reupload) {
-		p.put(reupload, path.Join(payload, "half.bin"), "resumed.bin")
+	if can(canReupload) {
+		p.put(canReupload, path.Join(payload, "half.bin"), "resumed.bin")
 		p.do(step{op: "reput", local: path.Join(payload, "mega.bin"), remote: "resumed.bin"})
 		p.remote["resumed.bin"] = "mega.bin"
 	}
-	if can(appends) {
-		p.put(appends, path.Join(payload, "half.bin"), "grown.bin")
+	if can(canAppend) {
+		p.put(canAppend, path.Join(payload, "half.bin"), "grown.bin")
 		p.do(step{op: "append", local: path.Join(payload, "rest.bin"), remote: "grown.bin"})
 		p.remote["grown.bin"] = "mega.bin"
 	}
-	if can(rename) {
-		p.put(rename, path.Join(payload, "one.bin"), "before.bin")
+	if can(canRename) {
+		p.put(canRename, path.Join(payload, "one.bin"), "before.bin")
 		p.do(step{op: "rename", remote: "before.bin", to: "after.bin"})
 		p.remote["after.bin"] = p.remote["before.bin"]
 		delete(p.remote, "before.bin")
 	}
-	if can(remove) {
-		p.put(remove, path.Join(payload, "one.bin"), "doomed.bin")
+	if can(canRemove) {
+		p.put(canRemove, path.Join(payload, "one.bin"), "doomed.bin")
 		p.do(step{op: "delete", remote: "doomed.bin"})
 		delete(p.remote, "doomed.bin")
 	}
-	if can(mkdir) {
+	if can(canMkdir) {
 		p.do(step{op: "mkdir", remote: "sub"})
-		p.put(mkdir, path.Join(payload, "one.bin"), "sub/inner.bin")
-		p.get(mkdir, "sub/inner.bin", "inner.bin")
+		p.put(canMkdir, path.Join(payload, "one.bin"), "sub/inner.bin")
+		p.get(canMkdir, "sub/inner.bin", "inner.bin")
 		p.do(step{op: "mkdir", remote: "empty"})
 		p.do(step{op: "rmdir", remote: "empty"})
 	}
-	for _, n := range names {
+	for _, n := range oddNames {
 		if can(n.feature) {
 			p.seed(n.name, "one.bin")
 			p.get(n.feature, n.name, fmt.Sprintf("%x.bin", n.name))
 			p.put(n.feature, path.Join(payload, "one.bin"), "up-"+n.name)
 		}
 	}
-	for _, interruption := range []feature{hangup, abort} {
+	for _, interruption := range []feature{canHangUp, canAbort} {
 		if can(interruption) {
 			p.do(step{op: string(interruption), remote: "huge.bin"})
 			p.get(interruption, "mega.bin", "after-"+string(interruption)+".bin")
 		}
 	}
-	if can(mirror) {
+	if can(canMirror) {
 		p.mirror(payload)
 	}
 	return p
@@ -144,21 +144,21 @@ func (p *program) seed(name, content string) {
 
 // get downloads a file for the sake of a feature.
 func (p *program) get(why feature, remote, name string) {
-	if p.can(why) && p.can(download) {
+	if p.can(why) && p.can(canDownload) {
 		p.do(step{op: "get", remote: remote, local: p.give(name, p.remote[remote])})
 	}
 }
 
 // put uploads a file for the sake of a feature.
 func (p *program) put(why feature, local, remote string) {
-	if p.can(why) && p.can(upload) {
+	if p.can(why) && p.can(canUpload) {
 		p.do(step{op: "put", local: local, remote: remote})
 		p.remote[remote] = path.Base(local)
 	}
 }
 
 func (p *program) list() {
-	for _, kind := range []feature{list, nlst, mlsd} {
+	for _, kind := range []feature{canList, canNlst, canMlsd} {
 		if p.can(kind) {
 			p.do(step{op: string(kind), remote: ".", local: p.give(string(kind)+".txt", listing)})
 		}

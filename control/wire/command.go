@@ -25,8 +25,7 @@ func NewCommand(verb, arg string) Command {
 	return Command{Verb: strings.ToUpper(verb), Name: verb, Arg: arg, space: arg != ""}
 }
 
-// WithArg returns the command, spelled as the client spelled it, with another argument. A client that doubles 0xFF
-// does so there too: bare, a byte of a name could become a Telnet command.
+// WithArg returns the command, spelled as the client spelled it, with another argument.
 func (c Command) WithArg(arg string) Command {
 	c.Arg, c.space = arg, arg != ""
 	return c

@@ -12,7 +12,7 @@ package Client {
 	sub port { my $ftp = shift; $verb eq 'EPRT' ? $ftp->eprt : $ftp->SUPER::port }
 }
 
-my $ftp = Client->new($host, Port => $port, Timeout => 60, Debug => 1, Passive => $verb =~ /PASV|EPSV/)
+my $ftp = Client->new($host, Port => $port, Timeout => 60, Debug => 1, Passive => $verb =~ /PASV|EPSV/ ? 1 : 0)
 	or die "connect: $@";
 
 sub check { my ($ok, @what) = @_; $ok or die "@what: " . $ftp->code . " " . $ftp->message }
@@ -36,7 +36,7 @@ my %step = (
 	get => sub { my ($remote, $local) = @_; $ftp->get($remote, $local) },
 	reget => sub { my ($remote, $local) = @_; $ftp->get($remote, $local, -s $local) },
 	put => sub { my ($remote, $local) = @_; $ftp->put($local, $remote) },
-	reput => sub { my ($remote, $local) = @_; $ftp->restart(500001); $ftp->put(local_file($local, 500001), $remote) },
+	reput => \&resume_upload,
 	append => sub { my ($remote, $local) = @_; $ftp->append($local, $remote) },
 	rename => sub { my ($remote, $local, $to) = @_; $ftp->rename($remote, $to) },
 	delete => sub { $ftp->delete($_[0]) },
@@ -46,6 +46,13 @@ my %step = (
 	nlst => sub { my ($remote, $local) = @_; lines($local, $ftp->ls) },
 	abort => \&abort,
 );
+
+sub resume_upload {
+	my ($remote, $local) = @_;
+	my $size = $ftp->size($remote);
+	$ftp->restart($size);
+	return $ftp->put(local_file($local, $size), $remote);
+}
 
 # abort interrupts a download in the middle, and reads replies until it knows which one is the last.
 sub abort {

@@ -51,8 +51,8 @@ def step(op, remote, local, to):
             ftp.storbinary("STOR " + remote, file)
     elif op == "reput":
         with open(local, "rb") as file:
-            file.seek(500001)
-            ftp.storbinary("STOR " + remote, file, rest=500001)
+            file.seek(ftp.size(remote))
+            ftp.storbinary("STOR " + remote, file, rest=file.tell())
     elif op == "append":
         with open(local, "rb") as file:
             ftp.storbinary("APPE " + remote, file)
@@ -99,6 +99,7 @@ def last():
 ftp = Client(encoding="latin-1", timeout=60)  # names are bytes
 ftp.set_debuglevel(1)
 sys.stdout = sys.stderr  # where its debugging output goes
+ftp.set_pasv(verb in ("PASV", "EPSV"))
 ftp.connect(host, int(port))
 ftp.login(user, password)
 ftp.cwd(directory)

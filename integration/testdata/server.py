@@ -5,7 +5,7 @@ import sys
 
 from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import FTPHandler
-from pyftpdlib.servers import FTPServer
+from pyftpdlib.servers import MultiprocessFTPServer
 
 address, home, uid, user, password = sys.argv[1:]
 logging.basicConfig(level=logging.DEBUG)
@@ -21,7 +21,8 @@ class Handler(FTPHandler):
 Handler.authorizer = authorizer
 Handler.unicode_errors = "surrogateescape"  # names are bytes, UTF-8 or not
 
-server = FTPServer((address, 21), Handler)
+# One process loses events when several sessions close and open connections at once.
+server = MultiprocessFTPServer((address, 21), Handler)
 os.setgroups([])
 os.setgid(int(uid))
 os.setuid(int(uid))

@@ -1,0 +1,149 @@
+//go:build linux
+
+package integration
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// program builds ftpalg once for all tests and returns its path. It is removed by the operating system's rules for
+// temporary files, not by us: tests that run later need it too.
+var builtProgram = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "ftpalg-build-")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // it runs as other users too
+		return "", err
+	}
+	path := filepath.Join(dir, "ftpalg")
+	args := []string{"build", "-o", path}
+	if raced {
+		args = append(args, "-race")
+	}
+	command := exec.Command("go", append(args, "ftpalg/cmd/ftpalg")...)
+	if said, err := command.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%v: %v\n%s", command, err, said)
+	}
+	return path, nil
+})
+
+func ftpalgProgram(t *testing.T) string {
+	t.Helper()
+	path, err := builtProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A gateway is ftpalg at work on a lab's firewall.
+type gateway struct {
+	*daemon
+	config string
+	lab    *lab
+}
+
+// startGateway starts ftpalg on the firewall with a configuration, its rules applied, and returns when it listens. Nothing
+// is forwarded past it.
+func (l *lab) startGateway(config string) *gateway {
+	l.t.Helper()
+	l.DropForward()
+	return l.startGatewayAs(config, func(ctx context.Context, program string, args ...string) *exec.Cmd {
+		return l.Firewall.Command(ctx, program, args...)
+	})
+}
+
+// startGatewayAs is startGateway without the drop, and with a say in how the daemon is started. The rules are root's to apply.
+func (l *lab) startGatewayAs(config string, command func(context.Context, string, ...string) *exec.Cmd) *gateway {
+	l.t.Helper()
+	program := ftpalgProgram(l.t)
+	g := &gateway{config: filepath.Join(l.Dir, "ftpalg.yaml"), lab: l}
+	g.configure(config)
+	l.Firewall.must(program, "rules", "--apply", "--config", g.config)
+	g.daemon = l.Firewall.Start("ftpalg", command(context.Background(), program, "run", "--config", g.config))
+	g.await("msg=listening")
+	return g
+}
+
+// configure writes another configuration, which a SIGHUP makes ftpalg read.
+func (g *gateway) configure(config string) {
+	g.lab.t.Helper()
+	if err := os.WriteFile(g.config, []byte(config), 0o644); err != nil {
+		g.lab.t.Fatal(err)
+	}
+}
+
+// reload makes ftpalg take another configuration.
+func (g *gateway) reload(config string) {
+	g.lab.t.Helper()
+	before := strings.Count(g.log(), "configuration reloaded")
+	g.configure(config)
+	g.Signal(syscall.SIGHUP)
+	g.until("it has reloaded", func() bool { return strings.Count(g.log(), "configuration reloaded") > before })
+}
+
+func (g *gateway) log() string { return string(readAll(g.Log)) }
+
+// await waits until the log has all of some words in one line, and returns that line.
+func (g *gateway) await(words ...string) (line string) {
+	g.lab.t.Helper()
+	g.until(fmt.Sprintf("the log has %q", words), func() bool {
+		line = g.logged(words...)
+		return line != ""
+	})
+	return line
+}
+
+// logged returns the first line of the log that has all of some words, or nothing.
+func (g *gateway) logged(words ...string) string {
+	for line := range strings.Lines(g.log()) {
+		all := true
+		for _, w := range words {
+			all = all && strings.Contains(line, w)
+		}
+		if all {
+			return line
+		}
+	}
+	return ""
+}
+
+// until waits for something that will happen unless something is wrong.
+func (g *gateway) until(what string, done func() bool) {
+	g.lab.t.Helper()
+	for deadline := time.Now().Add(hang); !done(); time.Sleep(5 * time.Millisecond) {
+		select {
+		case <-g.ended:
+			g.lab.t.Fatalf("ftpalg ended (%v) before %s", g.err, what)
+		default:
+		}
+		if time.Now().After(deadline) {
+			g.lab.t.Fatalf("not in %v: %s", hang, what)
+		}
+	}
+}
+
+// pid is the process of ftpalg itself, which ip netns exec has become.
+func (g *gateway) pid() int { return g.process.Pid }
+
+// checkClean fails the test if the daemon's log tells of a data race or a panic. Call it after Stop.
+func (g *gateway) checkClean() {
+	g.lab.t.Helper()
+	log := readAll(g.Log)
+	for _, bad := range []string{"DATA RACE", "panic:", "internal error"} {
+		if bytes.Contains(log, []byte(bad)) {
+			g.lab.t.Errorf("ftpalg's log has %q", bad)
+		}
+	}
+}
