@@ -175,6 +175,10 @@ func TestMissing(t *testing.T) {
 			"unicast route", "ip -4 route flush table 102; ip -4 route add default dev lo table 102",
 			"the IPv4 local route in table 102", "ip -4 route add local default dev lo table 102",
 		},
+		{
+			"setting in the way", "echo 1 >/proc/sys/net/ipv4/conf/all/src_valid_mark",
+			"the setting net/ipv4/conf/all/src_valid_mark=0", "sysctl -w net/ipv4/conf/all/src_valid_mark=0",
+		},
 	}
 	p := plans()["tproxy-local"]
 	p.Intercepts = append(p.Intercepts, plans()["redirect-criteria"].Intercepts...)

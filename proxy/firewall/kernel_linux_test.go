@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 )
 
 // TestKernelTPROXY: a client that dials the server reaches the listener, and data listeners on the server's address.
@@ -132,6 +133,7 @@ func TestKernelLocal(t *testing.T) {
 			l.t.Fatal(err)
 		}
 		defer received.Close()
+		received.SetDeadline(time.Now().Add(patience))
 		if got, err := io.ReadAll(received); err != nil || !bytes.Equal(got, file) {
 			l.t.Errorf("received %d of %d bytes, %v", len(got), len(file), err)
 		}

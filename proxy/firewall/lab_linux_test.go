@@ -129,6 +129,9 @@ func (l *lab) plan(kind Kind, address string) Plan {
 	}}}
 }
 
+// patience is how long a test waits for what a packet that was lost would have brought. No success depends on it.
+const patience = 20 * time.Second
+
 // option is a setting of a socket before it is used.
 type option func(fd int) error
 
@@ -226,7 +229,7 @@ func originalDestination(c *net.TCPConn) (netip.AddrPort, error) {
 
 // dial connects from the current namespace. from is the source address; the zero Addr is any.
 func (l *lab) dial(from netip.Addr, to netip.AddrPort, options ...option) (net.Conn, error) {
-	dialer := net.Dialer{Control: control(options), Timeout: 20 * time.Second} // only so that a lost packet is a failure
+	dialer := net.Dialer{Control: control(options), Timeout: patience}
 	if from.IsValid() {
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
 	}
@@ -243,6 +246,7 @@ func (l *lab) hears(who string, from, to netip.Addr, port uint16, options ...opt
 		return
 	}
 	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
 	line, err := bufio.NewReader(c).ReadString('\n')
 	if want := fmt.Sprintf("%s at %s for %s\n", who, server, from); line != want {
 		l.t.Errorf("heard %q, %v; want %q", line, err, want)

@@ -3,7 +3,10 @@ package firewall
 import (
 	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -12,7 +15,8 @@ import (
 // mendTable is the command for whatever is wrong with our table.
 const mendTable = "ftpalg rules --apply"
 
-// Missing says what of the plan is not in force now. It needs CAP_NET_ADMIN, and changes nothing.
+// Missing says what of the plan is not in force now, and which settings of the kernel's are in its way. It needs
+// CAP_NET_ADMIN, and changes nothing.
 //
 // Rules are compared by what they do, not by their text, and may have others' rules between them. What an nft other
 // than 1.0.6 makes of the pasted text may differ from what Apply loads, and would be reported; Apply mends that too.
@@ -24,7 +28,7 @@ func Missing(p Plan) ([]Fault, error) {
 	if err == nil && p.diverts() {
 		var more []Fault
 		more, err = missingRoutes(p)
-		faults = append(faults, more...)
+		faults = append(append(faults, more...), missingSettings()...)
 	}
 	if err != nil {
 		return nil, advised(err)
@@ -54,6 +58,24 @@ func missingRoutes(p Plan) ([]Fault, error) {
 		}
 	}
 	return faults, nil
+}
+
+// missingSettings are the kernel's settings that keep diverted packets out. Apply does not touch them, since they are
+// somebody else's wish: wg-quick's, for one.
+func missingSettings() []Fault {
+	var faults []Fault
+	// With src_valid_mark the kernel asks by the packet's mark whence its source should come. By our mark, and so by
+	// our route, every source is this machine itself, and IPv4 packets of such a source are dropped as martians.
+	paths, _ := filepath.Glob("/proc/sys/net/ipv4/conf/*/src_valid_mark") // the pattern is well-formed
+	for _, path := range paths {
+		value, err := os.ReadFile(path)
+		if err != nil || path == "/proc/sys/net/ipv4/conf/default/src_valid_mark" || strings.TrimSpace(string(value)) == "0" {
+			continue // what a sandbox hides we cannot tell; and default is for interfaces to come
+		}
+		setting := strings.TrimPrefix(path, "/proc/sys/") + "=0"
+		faults = append(faults, Fault{"the setting " + setting, "sysctl -w " + setting})
+	}
+	return faults
 }
 
 // missingRules compares our table with the rules.

@@ -111,7 +111,7 @@ func (p Plan) outputRules() []rule {
 	// A program that uploads a file and closes the socket leaves the kernel much to send in nobody's name.
 	return append([]rule{{
 		why:    "Packets of a socket that its program has closed have no user any more.",
-		pieces: []piece{ofMarkedConnection(0x12345), accepted()},
+		pieces: []piece{ofMarkedConnection(p.DivertMark), notMarked(p.Mark), mark(p.DivertMark), accepted()},
 	}}, rules...)
 }
 

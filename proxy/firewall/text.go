@@ -42,6 +42,7 @@ func (p Plan) advice() string {
 	var b strings.Builder
 	if p.diverts() {
 		fmt.Fprintf(&b, "# If your input chain drops by default, it needs: meta mark %#x accept\n", p.DivertMark)
+		b.WriteString("# With src_valid_mark=1 (as wg-quick sets it) the kernel drops diverted packets: sysctl -w net/ipv4/conf/all/src_valid_mark=0\n")
 	}
 	if kinds[Redirect] {
 		b.WriteString("# If your input chain drops by default, it needs: ct status dnat accept\n")

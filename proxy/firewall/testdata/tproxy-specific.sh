@@ -6,6 +6,7 @@ ip -4 route show table 102 type local default dev lo 2>/dev/null | grep -q . || 
 ip -6 rule show fwmark 0x67 table 102 priority 100 | grep -q . || ip -6 rule add fwmark 0x67 table 102 priority 100
 ip -6 route show table 102 type local default dev lo 2>/dev/null | grep -q . || ip -6 route add local default dev lo table 102
 # If your input chain drops by default, it needs: meta mark 0x67 accept
+# With src_valid_mark=1 (as wg-quick sets it) the kernel drops diverted packets: sysctl -w net/ipv4/conf/all/src_valid_mark=0
 # While ftpalg is down, packets go on as if there were no tproxy: your forward chain decides about them.
 # Assign no conntrack helper (ct helper set "ftp") to these ports: addresses would be rewritten twice.
 
