@@ -77,13 +77,25 @@ func (s *Session) exchange(cmd wire.Command) (wire.Reply, error) {
 	}
 	for {
 		reply, err := s.reply()
-		if err != nil || !reply.Preliminary() {
+		switch {
+		case err != nil:
 			return reply, err
-		}
-		if err := s.say(reply); err != nil {
-			return reply, err
+		case misplaced(cmd.Verb, reply):
+			s.observe(Dropped{Code: reply.Code})
+		case !reply.Preliminary():
+			return reply, nil
+		default:
+			if err := s.say(reply); err != nil {
+				return reply, err
+			}
 		}
 	}
+}
+
+// misplaced reports a reply that tells where to connect to and answers a command that did not ask for it. The command
+// that it pretends to answer has its own answer still to come.
+func misplaced(verb string, r wire.Reply) bool {
+	return r.Code >= 227 && r.Code <= 229 && verb != "PASV" && verb != "EPSV"
 }
 
 // reply awaits the server's next reply.

@@ -226,7 +226,7 @@ func (s *Session) converse() error {
 func (s *Session) unreachable(err error) error {
 	var r *Refusal
 	if errors.As(err, &r) {
-		r.End = true
+		r.Code, r.End = 421, true // RFC 959 §5.4: a connection is greeted with 120, 220 or 421
 		return r
 	}
 	return ending("Service not available: the server cannot be reached", err)
@@ -284,13 +284,12 @@ func (s *Session) malformed(err error) error {
 	}
 	s.strikes++
 	r := refusal(500, "Syntax error: "+syntax.Text)
-	if syntax.Binary || s.strikes >= maxStrikes || syntax.TooLong && s.strikes > 1 {
+	switch {
+	case syntax.Binary, !s.loggedIn && !syntax.TooLong:
 		// Another protocol is not argued with: what it sends next may be commands that its author never meant for us.
-		r = ending("This is not FTP: "+syntax.Text, nil)
-		if syntax.Binary {
-			r.Code = 500
-		}
-		return r
+		return &Refusal{Code: 500, Text: "This is not FTP: " + syntax.Text, End: true, Err: syntax}
+	case s.strikes >= maxStrikes, syntax.TooLong && s.strikes > 1:
+		return ending("This is not FTP: "+syntax.Text, syntax)
 	}
 	s.observe(Refused{Refusal: r})
 	return s.say(r.reply())

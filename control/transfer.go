@@ -154,6 +154,9 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 		return true, 0, serverErr(err)
 	}
 	switch {
+	case misplaced(t.cmd.Verb, reply):
+		s.observe(Dropped{Code: reply.Code})
+		return false, 0, nil
 	case len(t.urgent) > 0 && answers(t.urgent[0], reply):
 		if !reply.Preliminary() {
 			t.urgent = t.urgent[1:]

@@ -72,16 +72,16 @@ type halfCloser interface{ CloseWrite() error }
 
 type lingerer interface{ SetLinger(seconds int) error }
 
-// abort closes a connection so that its peer sees a reset: in stream mode an end of file means "whole"
-// (RFC 959 §3.4.1), so a broken transfer must not end in one.
-func abort(c net.Conn) {
-	if c == nil {
-		return
-	}
+// guard makes every end of a connection a reset, however it comes, even if we are killed: in stream mode an end of file
+// means "whole" (RFC 959 §3.4.1), so a broken transfer must not end in one. unguard undoes it for a transfer that is whole.
+func guard(c net.Conn) { setLinger(c, 0) }
+
+func unguard(c net.Conn) { setLinger(c, -1) }
+
+func setLinger(c net.Conn, seconds int) {
 	if l, ok := c.(lingerer); ok {
-		l.SetLinger(0)
+		l.SetLinger(seconds)
 	}
-	c.Close()
 }
 
 // peerOf is the address a connection comes from, without its port or IPv4 mapping.

@@ -58,8 +58,8 @@ type Transfer struct {
 	delivery  error // of the receiver's close; set before closed is closed
 	splice    bool  // see copied
 
-	mu    sync.Mutex // guards legs: Reset closes what run has opened
-	legs  [2]net.Conn
+	mu    sync.Mutex  // guards legs: Reset closes what run has opened
+	legs  [2]net.Conn // by Side
 	reset bool
 }
 
@@ -117,7 +117,7 @@ func (t *Transfer) Commit() {
 }
 
 // Reset ends the transfer, whatever its state, so that neither peer takes it for whole. Closed follows at once. After
-// Commit it only cuts short what remains.
+// Commit it only cuts short what remains. It is what becomes of a transfer whose process is killed, too.
 func (t *Transfer) Reset() {
 	t.mu.Lock()
 	t.reset = true
@@ -125,7 +125,9 @@ func (t *Transfer) Reset() {
 	t.mu.Unlock()
 	t.cancel(ErrReset)
 	for _, c := range legs {
-		abort(c)
+		if c != nil {
+			c.Close()
+		}
 	}
 }
 
@@ -172,6 +174,7 @@ func (t *Transfer) carry() error {
 		return err
 	}
 	// The server has said all. Some confirm only when we have closed as well (ProFTPD waits for ten seconds).
+	unguard(t.legs[Server])
 	return t.legs[Server].Close()
 }
 
@@ -276,7 +279,8 @@ func (t *Transfer) accept(ctx context.Context, side Side) error {
 			return t.take(side, c)
 		}
 		stranger := AddrPort(c.RemoteAddr())
-		abort(c)
+		guard(c)
+		c.Close()
 		if t.opts.Stranger != nil {
 			t.opts.Stranger(side, stranger)
 		}
@@ -302,8 +306,9 @@ func (t *Transfer) dial(ctx context.Context, side Side, from uint16) error {
 func (t *Transfer) take(side Side, c net.Conn) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	guard(c)
 	if t.reset {
-		abort(c)
+		c.Close()
 		return ErrReset
 	}
 	t.legs[side] = c
@@ -370,7 +375,9 @@ func (t *Transfer) finish() error {
 		from, to = Client, Server
 	}
 	src, dst := t.legs[from], t.legs[to]
+	unguard(src)
 	src.Close() // again, of a download
+	unguard(dst)
 	if h, ok := dst.(halfCloser); ok {
 		h.CloseWrite()
 	}

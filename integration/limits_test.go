@@ -39,7 +39,7 @@ var limits = []limit{
 		why:      "the server answers a broken transfer with 150 alone, the client says ABOR twice and waits for two replies",
 	},
 
-	// To double 0xFF is what RFC 959 asks for, §3.1.1.1: the control connection is Telnet. Few do.
+	// The control connection is Telnet (RFC 959 §2.3), where a byte 0xFF is sent twice (RFC 854). Few do that.
 	{
 		clients:  names{"curl", "tnftp", "wget", "ncftp", "ftplib", "netftp", "jlaffaye"},
 		servers:  names{"proftpd"},

@@ -24,7 +24,7 @@ const (
 	canMlsd     feature = "mlsd" // MLSD
 	canSpaces   feature = "spaces in names"
 	canUTF8     feature = "UTF-8 in names"
-	canIAC      feature = "0xFF in names" // Telnet's IAC: a byte that must be doubled, says RFC 959 §4; not all do
+	canIAC      feature = "0xFF in names" // Telnet's IAC, to be sent twice (RFC 854); not all do
 	canAbort    feature = "abort"         // ABOR during a download
 	canHangUp   feature = "hangup"        // the data connection closed by the client during a download
 	canMirror   feature = "mirror"        // many small files

@@ -116,6 +116,10 @@ func (n *network) listen(ctx context.Context, side dataconn.Side, avoid uint16) 
 // Dial implements dataconn.Network.
 func (n *network) Dial(ctx context.Context, side dataconn.Side, from uint16, to netip.AddrPort) (net.Conn, error) {
 	transparent := n.transparent(side)
+	if side == dataconn.Client && n.listener.Mode == config.Redirect {
+		// Some clients (ncftp) look who is calling. NAT does not help here, since nobody redirected this connection.
+		transparent = n.mayBeTransparent
+	}
 	if side == dataconn.Server {
 		var at netip.AddrPort
 		if transparent {

@@ -9,7 +9,8 @@ import (
 func Plan(cfg *config.Config) firewall.Plan {
 	p := firewall.Plan{Mark: uint32(cfg.Mark), DivertMark: uint32(cfg.DivertMark), RouteTable: cfg.RouteTable}
 	for _, l := range cfg.Listeners {
-		p.Divert = p.Divert || l.Mode == config.TPROXY || l.Source == config.SourceClient
+		// A redirect listener calls the clients of active mode from the server's address.
+		p.Divert = p.Divert || l.Mode == config.TPROXY || l.Mode == config.Redirect || l.Source == config.SourceClient
 		kind := firewall.TPROXY
 		switch l.Mode {
 		case config.TPROXY:

@@ -53,7 +53,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	if p.ctx.Err() != nil {
 		return errors.New("shutting down")
 	}
-	k := sockets{}
+	k := sockets{mayBeTransparent: canBeTransparent() == nil}
 	if canMark() {
 		k.mark = uint32(cfg.Mark)
 	}

@@ -15,7 +15,8 @@ import (
 
 // sockets makes the sockets of one configuration. Its zero value makes ordinary ones.
 type sockets struct {
-	mark uint32 // SO_MARK of each; 0: none, where we lack the privilege and nothing needs it
+	mark             uint32 // SO_MARK of each; 0: none, where we lack the privilege and nothing needs it
+	mayBeTransparent bool   // the process has the privilege
 }
 
 // keepAlive is for control connections: long transfers leave them silent for hours, and other people's state tables

@@ -42,10 +42,15 @@ func ParseHostPort(arg string) (netip.AddrPort, error) {
 	return ap, nil
 }
 
-// FormatHostPort writes the argument of PORT, and the numbers of 227. The address must be IPv4.
+// FormatHostPort writes the argument of PORT, and the numbers of 227. An IPv6 address has no place there: it becomes
+// 0,0,0,0, as vsftpd writes it, and clients that dial the control connection's peer find the port.
 func FormatHostPort(ap netip.AddrPort) string {
+	var a [4]byte
+	if v4 := ap.Addr().Unmap(); v4.Is4() {
+		a = v4.As4()
+	}
 	b := make([]byte, 0, 24)
-	for _, o := range ap.Addr().Unmap().As4() {
+	for _, o := range a {
 		b = strconv.AppendUint(b, uint64(o), 10)
 		b = append(b, ',')
 	}

@@ -45,9 +45,15 @@ func TestHostPort(t *testing.T) {
 			t.Errorf("%q is %v, %v; want %q", arg, got, err, want)
 		}
 	}
-	mapped := netip.MustParseAddrPort("[::ffff:192.0.2.1]:50010")
-	if got := FormatHostPort(mapped); got != "192,0,2,1,195,90" {
-		t.Errorf("%v is written %s", mapped, got)
+	for ap, want := range map[string]string{
+		"192.0.2.1:50010":          "192,0,2,1,195,90",
+		"[::ffff:192.0.2.1]:50010": "192,0,2,1,195,90",
+		"[2001:db8::1]:50010":      "0,0,0,0,195,90",
+		"255.255.255.255:65535":    "255,255,255,255,255,255",
+	} {
+		if got := FormatHostPort(netip.MustParseAddrPort(ap)); got != want {
+			t.Errorf("%v is written %s, want %s", ap, got, want)
+		}
 	}
 }
 
