@@ -18,6 +18,7 @@ type running struct {
 
 	released  bool       // bytes may move: the client has seen 150, or the server said no such thing
 	copied    bool       // Copied is closed
+	parting   bool       // an upload has ended; its client is given a moment to turn out to be dead
 	committed bool       // Commit was called: it is whole
 	final     wire.Reply // the server's verdict on the transfer; Code 0 until it comes
 	by        time.Time  // the clock for what is awaited now; zero while bytes move
@@ -196,6 +197,8 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 		return false, 0, nil
 	case t.Err() != nil:
 		return s.broken(t)
+	case t.parting:
+		return false, 0, nil
 	case t.direction == dataconn.Upload:
 		return true, reply.Code, s.pass(reply)
 	}
@@ -223,15 +226,9 @@ func (s *Session) copyEnded(t *running) (done bool, code int, err error) {
 		t.by = time.Now().Add(settle)
 		return false, 0, nil
 	case t.direction == dataconn.Upload:
-		// A client that is killed closes its data connection as one that is done; its control connection went first.
-		if s.Gone != nil && s.Gone(s.Client) {
-			return true, 0, fmt.Errorf("%w in mid-upload", errClientLeft)
-		}
-		t.committed = true
-		t.Commit()
-		if t.final.Code != 0 {
-			return true, t.final.Code, s.pass(t.final)
-		}
+		// A client that is killed closes its data connection as one that is done, but its control connection with it.
+		t.parting, t.by = true, time.Now().Add(parting)
+		return false, 0, nil
 	case t.final.Code != 0:
 		t.committed = true
 		t.Commit()
@@ -256,6 +253,17 @@ func (s *Session) overdue(t *running) (int, error) {
 	case !s.drainBy.IsZero() && !time.Now().Before(s.drainBy):
 		t.Reset()
 		return 0, errDraining
+	case t.parting:
+		if s.Gone != nil && s.Gone(s.Client) {
+			return 0, fmt.Errorf("%w in mid-upload", errClientLeft)
+		}
+		t.parting, t.committed = false, true
+		t.Commit()
+		if t.final.Code != 0 {
+			return t.final.Code, s.pass(t.final)
+		}
+		t.by = time.Now().Add(s.Timeouts.Reply)
+		return 0, nil
 	case t.aborted && !t.copied:
 		// The server did not heed ABOR in time: some look at the control connection only between transfers. Make it one.
 		t.Reset()
