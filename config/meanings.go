@@ -94,7 +94,7 @@ var meanings = []meaning{
 	{key: "timeouts.reply",
 		text: "Waiting for a reply that the server owes, while no file moves. At the end the client gets 421."},
 	{key: "timeouts.data_setup",
-		text: "Making the data connections of a transfer, with their TLS handshakes. At the end the client gets 425."},
+		text: "Making the data connections of a transfer. At the end the client gets 425."},
 	{key: "timeouts.data_idle",
 		text: "A transfer in which no byte moves. At the end the client gets 426. Stops peers that never read or never write."},
 	{key: "timeouts.abort",

@@ -70,7 +70,7 @@ type Session struct {
 	// server without EPSV or EPRT is asked by PASV or PORT instead.
 	Faithful   bool
 	ServerData ServerData
-	// RefuseUnknown answers commands that the table does not have with 500 instead of relaying them.
+	// RefuseUnknown answers commands that the table does not have with 502 instead of relaying them.
 	RefuseUnknown bool
 
 	// What follows is owned by Run's goroutine.
@@ -313,7 +313,7 @@ func (s *Session) perform(cmd wire.Command) error {
 			}
 		}
 		if s.RefuseUnknown {
-			return refusal(500, "Command not understood")
+			return refusal(502, "Command not supported")
 		}
 	}
 	if s.server == nil && !(known && v.action == login) {

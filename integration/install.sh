@@ -11,7 +11,8 @@ set -euo pipefail
 dir=${1:-${FTPALG_TEST_PEERS:-${XDG_CACHE_HOME:-/var/cache}/ftpalg-peers}}
 
 clients=(curl lftp tnftp wget ncftp python3 perl)
-tools=(ca-certificates conntrack iproute2 nftables procps strace)
+# gcc is for Go's race detector.
+tools=(ca-certificates conntrack gcc iproute2 libc6-dev nftables procps strace util-linux)
 servers=(vsftpd proftpd-core pure-ftpd)
 # Debian's own Python must be the one that imports pyftpdlib: /usr/bin/python3.
 packages=("${clients[@]}" "${tools[@]}" python3-pyftpdlib)

@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"ftpalg/config"
 )
 
@@ -49,16 +47,7 @@ func open(s *setting) (*listener, error) {
 
 // adopt makes an open listener follow another configuration.
 func (l *listener) adopt(s *setting) error {
-	raw, err := l.SyscallConn()
-	if err == nil {
-		err = rawControl(raw, func(fd int) error {
-			if err := s.sockets.prepare(fd, false, false); err != nil {
-				return err
-			}
-			return unix.Listen(fd, s.cfg.Limits.PendingConnections)
-		})
-	}
-	if err != nil {
+	if err := s.sockets.readjust(l.TCPListener, s.cfg.Limits.PendingConnections); err != nil {
 		return listenError(s.listener, err)
 	}
 	l.setting.Store(s)
@@ -81,7 +70,7 @@ func (p *Proxy) accept(l *listener) {
 		}
 		s := l.setting.Load()
 		p.log.Error("cannot accept connections; raise the limit on open files (LimitNOFILE=, ulimit -n) or lower limits.sessions",
-			"listener", s.listener.Name, "error", err, "retry", delay)
+			"listener", s.listener.Name, "error", err, "retry", delay.String())
 		time.Sleep(delay)
 		delay = min(2*delay, longest)
 	}

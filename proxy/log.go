@@ -70,7 +70,7 @@ func (l *logger) Observe(e control.Event) {
 // stranger logs a data connection from somebody else than the peer. Servers with several addresses may call from
 // another one than they were called at; the line says how to tell.
 func (l *logger) stranger(side dataconn.Side, from netip.AddrPort) {
-	l.log.Warn("refused a data connection from a stranger", "side", side, "from", from)
+	l.log.Warn("refused a data connection from a stranger", "side", side.String(), "from", from)
 }
 
 func round(d time.Duration) string { return d.Round(10 * time.Microsecond).String() }

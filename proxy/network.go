@@ -8,8 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"ftpalg/config"
 	"ftpalg/dataconn"
@@ -106,7 +105,7 @@ func (n *network) listen(ctx context.Context, side dataconn.Side, avoid uint16) 
 			continue
 		}
 		l, err := n.listenData(ctx, netip.AddrPortFrom(at, port), transparent)
-		if err == nil || !errors.Is(err, unix.EADDRINUSE) {
+		if err == nil || !errors.Is(err, syscall.EADDRINUSE) {
 			return l, err
 		}
 	}
@@ -137,7 +136,7 @@ func (n *network) Dial(ctx context.Context, side dataconn.Side, from uint16, to 
 		from = control - 1 // RFC 959 §3.2: the server's default data port
 	}
 	c, err := n.dialData(ctx, netip.AddrPortFrom(at, from), to, transparent)
-	if errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EACCES) {
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EACCES) {
 		// The port is somebody's, or not for us. Few clients look at it.
 		c, err = n.dialData(ctx, netip.AddrPortFrom(at, 0), to, transparent)
 	}

@@ -11,10 +11,10 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"ftpalg/config"
+	"ftpalg/dataconn"
 )
 
 // Proxy is a running gateway. Make one with New.
@@ -98,7 +98,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	p.listeners = next
 	for _, l := range opened {
 		s := l.setting.Load().listener
-		p.log.Info("listening", "listener", s.Name, "mode", s.Mode, "address", l.Addr())
+		p.log.Info("listening", "listener", s.Name, "mode", s.Mode, "address", dataconn.AddrPort(l.Addr()))
 		p.loops.Go(func() { p.accept(l) })
 	}
 	return errors.Join(faults...)
@@ -160,13 +160,13 @@ func (p *Proxy) untrack(c net.Conn) {
 func listenError(l *config.Listener, err error) error {
 	hint := ""
 	switch {
-	case errors.Is(err, unix.EADDRINUSE):
+	case errors.Is(err, syscall.EADDRINUSE):
 		hint = "; another program has this port: `ss -ltnp` shows which"
-	case errors.Is(err, unix.EADDRNOTAVAIL):
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		hint = "; this machine has no such address: `ip address` shows those it has"
-	case errors.Is(err, unix.EPERM) && l.Mode == config.TPROXY:
+	case errors.Is(err, syscall.EPERM) && l.Mode == config.TPROXY:
 		hint = "; run as root or grant CAP_NET_ADMIN (AmbientCapabilities=CAP_NET_ADMIN CAP_NET_BIND_SERVICE)"
-	case errors.Is(err, unix.EACCES):
+	case errors.Is(err, syscall.EACCES):
 		hint = "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
 	}
 	return fmt.Errorf("listener %s: %w%s", l.Name, err, hint)

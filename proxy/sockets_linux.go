@@ -13,12 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sockets makes the sockets of one configuration. Its zero value makes ordinary ones.
-type sockets struct {
-	mark             uint32 // SO_MARK of each; 0: none, where we lack the privilege and nothing needs it
-	mayBeTransparent bool   // the process has the privilege
-}
-
 // keepAlive is for control connections: long transfers leave them silent for hours, and other people's state tables
 // forget the silent. A minute is below every time-out seen in the field.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 30 * time.Second, Count: 4}
@@ -76,6 +70,11 @@ func (k sockets) listenControl(at netip.AddrPort, transparent bool, pending int)
 	if err != nil {
 		return nil, err
 	}
+	return queue(l, pending)
+}
+
+// queue sets the length of a listener's accept queue; it closes the listener if it cannot.
+func queue(l net.Listener, pending int) (*net.TCPListener, error) {
 	tl := l.(*net.TCPListener)
 	raw, err := tl.SyscallConn()
 	if err == nil {
@@ -86,6 +85,20 @@ func (k sockets) listenControl(at netip.AddrPort, transparent bool, pending int)
 		return nil, err
 	}
 	return tl, nil
+}
+
+// readjust makes an open control listener what listenControl would make it now.
+func (k sockets) readjust(l *net.TCPListener, pending int) error {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return rawControl(raw, func(fd int) error {
+		if err := k.prepare(fd, false, false); err != nil {
+			return err
+		}
+		return unix.Listen(fd, pending)
+	})
 }
 
 // dataBacklog is the accept queue of a data listener: room for a few strangers before the peer, and no more.
@@ -101,16 +114,7 @@ func (k sockets) listenData(ctx context.Context, at netip.AddrPort, transparent 
 	if err != nil {
 		return nil, err
 	}
-	tl := l.(*net.TCPListener)
-	raw, err := tl.SyscallConn()
-	if err == nil {
-		err = rawControl(raw, func(fd int) error { return unix.Listen(fd, dataBacklog) })
-	}
-	if err != nil {
-		tl.Close()
-		return nil, err
-	}
-	return tl, nil
+	return queue(l, dataBacklog)
 }
 
 // dial connects to an address from another, which may be foreign where transparent; an invalid from is the kernel's choice.

@@ -54,7 +54,7 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 	}
 	for sig := range signals {
 		if sig != syscall.SIGHUP {
-			log.Info("draining: no new sessions, transfers may finish; the same signal again ends them", "signal", sig.String(), "for", cfg.Timeouts.Drain)
+			log.Info("draining: no new sessions, transfers may finish; the same signal again ends them", "signal", sig.String(), "for", cfg.Timeouts.Drain.String())
 			break
 		}
 		next, err := o.load(stderr)

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"ftpalg/config"
+)
+
+// TestReadme holds the README's configuration reference and its example against the program.
+func TestReadme(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme := string(text)
+	if want := "<!-- reference -->\n" + string(config.Reference()) + "<!-- end -->\n"; !strings.Contains(readme, want) {
+		t.Error("the configuration reference is not what `ftpalg config --reference` prints")
+	}
+
+	file := filepath.Join(t.TempDir(), "firewall.yaml")
+	if err := os.WriteFile(file, []byte(fenced(t, readme, "firewall.yaml")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"check", file}, "The configuration is valid: 1 listener(s).\n"},
+		{[]string{"rules", "-c", file}, fenced(t, readme, "rules")},
+	} {
+		var stdout, stderr bytes.Buffer
+		if code := run(command.args, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+			t.Errorf("%q ended with %d: %s", command.args, code, &stderr)
+		}
+		if stdout.String() != command.want {
+			t.Errorf("%q prints\n%s\nbut README has\n%s", command.args, &stdout, command.want)
+		}
+	}
+}
+
+// fenced is the code block that follows a marker in the README.
+func fenced(t *testing.T, readme, marker string) string {
+	t.Helper()
+	_, after, ok := strings.Cut(readme, "<!-- example: "+marker+" -->\n```")
+	_, after, _ = strings.Cut(after, "\n")
+	block, _, closed := strings.Cut(after, "```")
+	if !ok || !closed {
+		t.Fatalf("README has no example %s", marker)
+	}
+	return block
+}

@@ -1,0 +1,36 @@
+#!/bin/bash
+# Installs what the tests need, on Debian 12 as root, and runs all of them: with the race detector, real clients and
+# servers, and every fuzz target for a while. Anything that is missing is a failure, not a skip.
+#
+#   integration/test.sh [FUZZTIME]     how long each fuzz target runs, 10s by default; 0 leaves them out
+set -euo pipefail
+cd "$(dirname "$0")/.."
+fuzztime=${1:-10s}
+
+integration/install.sh
+export FTPALG_INTEGRATION=1
+
+unformatted=$(gofmt -l .)
+if [[ -n $unformatted ]]; then
+	echo "gofmt would change:" $unformatted >&2
+	exit 1
+fi
+go vet ./...
+# Packages one after the other: each has all of a small machine. Without caching: the kernel and the peers may have changed.
+go test -race -count=1 -p 1 -timeout 45m ./...
+
+[[ $fuzztime == 0 ]] && exit
+found=0
+while read -r package target; do
+	found=$((found + 1))
+	echo "fuzzing $package $target for $fuzztime"
+	go test -run '^$' -fuzz "^$target\$" -fuzztime "$fuzztime" "$package"
+done < <(go list -f '{{$p := .ImportPath}}{{range .TestGoFiles}}{{$p}} {{$.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$p}} {{$.Dir}}/{{.}}{{"\n"}}{{end}}' ./... |
+	while read -r package file; do
+		[[ -n ${file:-} ]] && sed -n "s/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p" "$file" | sed "s|^|$package |"
+	done)
+if ((found == 0)); then
+	echo "no fuzz target was found" >&2
+	exit 1
+fi
+echo "$found fuzz targets ran."

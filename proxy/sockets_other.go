@@ -1,0 +1,41 @@
+//go:build !linux
+
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+)
+
+// Elsewhere nothing can be served, but all else of ftpalg builds and works.
+var errNotLinux = errors.New("ftpalg runs on Linux only")
+
+func canMark() bool { return false }
+
+func canBeTransparent() error { return errNotLinux }
+
+func fileLimit() (uint64, error) { return 0, errNotLinux }
+
+func (sockets) listenControl(netip.AddrPort, bool, int) (*net.TCPListener, error) {
+	return nil, errNotLinux
+}
+
+func (sockets) readjust(*net.TCPListener, int) error { return errNotLinux }
+
+func (sockets) listenData(context.Context, netip.AddrPort, bool) (*net.TCPListener, error) {
+	return nil, errNotLinux
+}
+
+func (sockets) dial(context.Context, netip.AddrPort, netip.AddrPort, uint16, bool) (*net.TCPConn, error) {
+	return nil, errNotLinux
+}
+
+func originalDestination(*net.TCPConn) (netip.AddrPort, error) {
+	return netip.AddrPort{}, errNotLinux
+}
+
+func gone(net.Conn) bool { return false }
+
+func sendUrgent(net.Conn, []byte) error { return errNotLinux }
