@@ -137,6 +137,7 @@ func (s *Session) Run(ctx context.Context) (err error) {
 	}()
 	var cancel context.CancelFunc
 	s.ctx, cancel = context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
 	s.draining = ctx.Done()
 	s.begun = time.Now()
 	s.loginBy = s.begun.Add(s.Timeouts.Login)
@@ -255,20 +256,9 @@ func (s *Session) command() (wire.Command, error) {
 		}
 		switch s.await(wait{client: true, server: s.server != nil, drain: true, by: by}) {
 		case clientSpoke:
-			cmd, err := s.client.cmd, s.client.err
-			if len(cmd.Refusals) > 0 {
-				if err := s.write(s.Client, cmd.Refusals); err != nil {
-					return cmd, err
-				}
+			if cmd, ok, err := s.heard(); ok || err != nil {
+				return cmd, err
 			}
-			if err != nil {
-				if err := s.malformed(err); err != nil {
-					return cmd, err
-				}
-				continue
-			}
-			s.observe(Said{">", redacted(cmd)})
-			return cmd, nil
 		case serverSpoke:
 			if err := s.unsolicited(); err != nil {
 				return wire.Command{}, err
@@ -279,6 +269,21 @@ func (s *Session) command() (wire.Command, error) {
 			return wire.Command{}, errDraining
 		}
 	}
+}
+
+// heard takes what the client has said. It is not ok if that was no command and has been answered.
+func (s *Session) heard() (cmd wire.Command, ok bool, err error) {
+	cmd, err = s.client.cmd, s.client.err
+	if len(cmd.Refusals) > 0 {
+		if err := s.write(s.Client, cmd.Refusals); err != nil {
+			return cmd, false, clientErr(err)
+		}
+	}
+	if err != nil {
+		return cmd, false, s.malformed(err)
+	}
+	s.observe(Said{">", redacted(cmd)})
+	return cmd, true, nil
 }
 
 // malformed answers a line that is no command, or passes on why there is none.

@@ -281,15 +281,10 @@ func (s *Session) overdue(t *running) (int, error) {
 // interject takes what the client says while a transfer runs: an urgent command is passed on, another is held until the
 // transfer is over (RFC 959 §4.1.3, ABOR; STAT; QUIT).
 func (s *Session) interject(t *running) error {
-	cmd, err := s.client.cmd, s.client.err
-	if err != nil {
-		if err := s.malformed(err); err != nil {
-			// Whatever was moving, its owner is gone.
-			return err
-		}
-		return nil
+	cmd, ok, err := s.heard()
+	if !ok {
+		return err // if it is one, the owner of what was moving is gone
 	}
-	s.observe(Said{">", redacted(cmd)})
 	if verbs[cmd.Verb].flags&urgent == 0 || len(t.urgent) >= maxUrgent {
 		s.held = &cmd
 		return nil
@@ -367,6 +362,13 @@ func (s *Session) afterUrgent(t *running) error {
 		reply, err := s.server.reply, s.server.err
 		if err != nil {
 			return serverErr(err)
+		}
+		if s.owed > 0 && reply.Code != 421 {
+			// The transfer's, to which we have answered already.
+			if !reply.Preliminary() {
+				s.owed--
+			}
+			continue
 		}
 		if err := s.pass(reply); err != nil {
 			return err
