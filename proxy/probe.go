@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"slices"
 
 	"ftpalg/config"
 	"ftpalg/proxy/firewall"
@@ -15,10 +16,12 @@ const descriptors = 6
 func Probe(cfg *config.Config) []string {
 	var lines []string
 	plan := Plan(cfg)
-	if plan.Divert {
-		if err := canBeTransparent(); err != nil {
-			return []string{fmt.Sprintf("transparent sockets are not permitted (%v): run as root, or grant CAP_NET_ADMIN and CAP_NET_BIND_SERVICE", err)}
+	if err := canBeTransparent(); err != nil && plan.Divert {
+		line := fmt.Sprintf("transparent sockets are not permitted (%v): run as root, or grant CAP_NET_ADMIN and CAP_NET_BIND_SERVICE", err)
+		if !slices.ContainsFunc(cfg.Listeners, needsTransparency) {
+			line += "; without them, clients in active mode are called from this machine's own address"
 		}
+		return []string{line}
 	}
 	if plan.Divert || len(plan.Intercepts) > 0 {
 		missing, err := firewall.Missing(plan)
@@ -34,4 +37,9 @@ func Probe(cfg *config.Config) []string {
 			files, cfg.Limits.Sessions, cfg.Limits.Sessions*descriptors))
 	}
 	return lines
+}
+
+// needsTransparency reports whether a listener is of no use without transparent sockets.
+func needsTransparency(l config.Listener) bool {
+	return l.Mode == config.TPROXY || l.Source == config.SourceClient
 }
