@@ -26,8 +26,11 @@ func NewReader(src io.Reader, limits Limits) *Reader {
 // else was injected before the handshake (CVE-2011-0411 and its family).
 func (r *Reader) Buffered() int { return len(r.buf) }
 
-// fill makes buf non-empty.
-func (r *Reader) fill() error {
+// fill makes buf non-empty. A source that ends in the middle of a message is an unexpected end: half a command is none.
+func (r *Reader) fill(begun bool) error {
+	if len(r.buf) > 0 {
+		return nil
+	}
 	if r.store == nil {
 		r.store = make([]byte, readSize)
 	}
@@ -36,8 +39,11 @@ func (r *Reader) fill() error {
 	if n > 0 {
 		return nil
 	}
-	if err == nil {
-		err = io.ErrNoProgress
+	switch {
+	case err == nil:
+		return io.ErrNoProgress
+	case err == io.EOF && begun:
+		return io.ErrUnexpectedEOF
 	}
 	return err
 }
@@ -50,13 +56,8 @@ func (r *Reader) Command() (Command, error) {
 	p := parser{limit: r.limits.Line}
 	begun := false
 	for {
-		if len(r.buf) == 0 {
-			if err := r.fill(); err != nil {
-				if err == io.EOF && begun {
-					err = io.ErrUnexpectedEOF
-				}
-				return Command{}, err
-			}
+		if err := r.fill(begun); err != nil {
+			return Command{}, err
 		}
 		begun = true
 		for i, c := range r.buf {
@@ -76,13 +77,8 @@ func (r *Reader) Reply() (Reply, error) {
 	var line []byte
 	begun := false
 	for {
-		if len(r.buf) == 0 {
-			if err := r.fill(); err != nil {
-				if err == io.EOF && begun {
-					err = io.ErrUnexpectedEOF
-				}
-				return Reply{}, err
-			}
+		if err := r.fill(begun); err != nil {
+			return Reply{}, err
 		}
 		begun = true
 		part, rest, ended := bytes.Cut(r.buf, []byte{'\n'})
