@@ -198,6 +198,10 @@ func TestDrain(t *testing.T) {
 	t.Run("cut", func(t *testing.T) {
 		g := l.startGatewayAs(brokenConfig, l.Firewall.Command)
 		x := begin(t, l, p, "STOR")
+		waiting := l.Client.call(t, p.at) // for the server's answer, which does not come
+		silent := p.admit(waiting, "bob")
+		waiting.say("SITE SLEEP")
+		silent.expect("SITE SLEEP", "")
 		g.Signal(syscall.SIGTERM)
 		g.await("draining")
 		g.Signal(syscall.SIGTERM)

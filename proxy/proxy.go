@@ -28,9 +28,11 @@ type Proxy struct {
 
 	mu        sync.Mutex
 	listeners map[address]*listener
-	conns     map[net.Conn]struct{} // the clients of running sessions
+	conns     map[net.Conn]struct{} // the control connections of running sessions
 	ctx       context.Context       // done when draining begins
 	drain     context.CancelFunc
+	alive     context.Context // done when sessions are cut off
+	cut       context.CancelFunc
 }
 
 // New opens the listeners of a configuration and begins to serve them. The error names each listener that cannot be
@@ -38,6 +40,7 @@ type Proxy struct {
 func New(cfg *config.Config, log *slog.Logger) (*Proxy, error) {
 	p := &Proxy{log: log, resolver: net.DefaultResolver, listeners: map[address]*listener{}, conns: map[net.Conn]struct{}{}}
 	p.ctx, p.drain = context.WithCancel(context.Background())
+	p.alive, p.cut = context.WithCancel(context.Background())
 	if err := p.Reload(cfg); err != nil {
 		p.drain()
 		return nil, err
@@ -114,6 +117,7 @@ func (p *Proxy) Drain() {
 // Close stops accepting and cuts all sessions off. It returns when they are over.
 func (p *Proxy) Close() {
 	p.stopAccepting()
+	p.cut()
 	p.mu.Lock()
 	for c := range p.conns {
 		c.Close()
@@ -143,11 +147,14 @@ func (p *Proxy) addresses() []netip.AddrPort {
 	return as
 }
 
-// track remembers a session's client for Close.
+// track remembers a control connection for Close, until untrack; after Close it closes it.
 func (p *Proxy) track(c net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.conns[c] = struct{}{}
+	if p.alive.Err() != nil {
+		c.Close()
+	}
 }
 
 func (p *Proxy) untrack(c net.Conn) {

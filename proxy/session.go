@@ -32,6 +32,12 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 	}
 	var loggedIn atomic.Bool
 	defer func() { p.counts.leave(client.Addr(), loggedIn.Load()) }()
+	var servers []net.Conn // one, as a rule
+	defer func() {
+		for _, c := range servers {
+			p.untrack(c)
+		}
+	}()
 
 	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, client: client, local: dataconn.AddrPort(c.LocalAddr())}
 	switch l.Mode {
@@ -48,8 +54,15 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 	}
 	observer := &logger{log: log, loggedIn: func() { loggedIn.Store(true); p.counts.loggedIn() }}
 	session := &control.Session{
-		Client:        c,
-		Connect:       func(ctx context.Context, name string) (net.Conn, error) { return p.connect(ctx, n, name) },
+		Client: c,
+		Connect: func(ctx context.Context, name string) (net.Conn, error) {
+			c, err := p.connect(ctx, n, name)
+			if err == nil {
+				p.track(c)
+				servers = append(servers, c)
+			}
+			return c, err
+		},
 		Network:       n,
 		Observer:      observer,
 		Stranger:      observer.stranger,
@@ -89,6 +102,9 @@ func timeouts(t config.Timeouts) control.Timeouts {
 // connect opens the connection to the server of a session: where the connection was going, the fixed one, or the one
 // that the client names. It is control.Session.Connect.
 func (p *Proxy) connect(ctx context.Context, n *network, name string) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.alive, cancel)()
 	var places []place
 	var err error
 	switch n.listener.Mode {
