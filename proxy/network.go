@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -26,6 +25,7 @@ type network struct {
 	cfg      *config.Config
 	listener *config.Listener
 	counts   *counts
+	ports    *portRanges
 
 	client netip.AddrPort // the client
 	dialed netip.AddrPort // what the client dialed, as it sees it; the zero value where that was ourselves
@@ -86,21 +86,13 @@ func (n *network) listen(ctx context.Context, side dataconn.Side, avoid uint16) 
 	default:
 		at = dataconn.AddrPort(n.server.LocalAddr()).Addr()
 	}
-	ports := n.listener.DataPorts
-	if ports.First == 0 {
-		for {
-			l, err := n.listenData(ctx, netip.AddrPortFrom(at, 0), transparent)
-			if err != nil || dataconn.AddrPort(l.Addr()).Port() != avoid {
-				return l, err
-			}
-			l.Close()
-		}
+	wanted := n.listener.DataPorts
+	if wanted.First == 0 {
+		wanted = anyPorts
 	}
-	// A random port, lest the next one be guessed (RFC 2577 §8), then the others in turn.
-	size := int(ports.Last-ports.First) + 1
-	begin := rand.IntN(size)
-	for i := range size {
-		port := ports.First + uint16((begin+i)%size)
+	ports := n.ports.get(wanted)
+	for range int(wanted.Last-wanted.First) + 1 {
+		port := ports.take()
 		if port == avoid {
 			continue
 		}
@@ -109,7 +101,7 @@ func (n *network) listen(ctx context.Context, side dataconn.Side, avoid uint16) 
 			return l, err
 		}
 	}
-	return nil, fmt.Errorf("all of data_ports %v are in use on %v: widen the range", ports, at)
+	return nil, fmt.Errorf("all of data_ports %v are in use on %v: widen the range", wanted, at)
 }
 
 // Dial implements dataconn.Network.

@@ -22,6 +22,7 @@ type Proxy struct {
 	log      *slog.Logger
 	resolver *net.Resolver
 	counts   counts
+	ports    portRanges
 	own      ownAddresses
 	sessions sync.WaitGroup
 	loops    sync.WaitGroup // accept loops
