@@ -70,10 +70,10 @@ func (v *serverSide) close() {
 
 // wait says what await waits for.
 type wait struct {
-	client, server bool
-	drain          bool            // also for the order to drain
-	copied, closed <-chan struct{} // of a transfer; nil is never
-	by             time.Time       // the clock; zero is never
+	client, server        bool
+	drain                 bool            // also for the order to drain
+	ready, copied, closed <-chan struct{} // of a transfer; nil is never
+	by                    time.Time       // the clock; zero is never
 }
 
 // happening is what await returns for.
@@ -82,6 +82,7 @@ type happening int
 const (
 	clientSpoke happening = iota // client.cmd and client.err are set
 	serverSpoke                  // server.reply and server.err are set
+	legsReady
 	copyEnded
 	transferClosed
 	clockExpired
@@ -125,6 +126,8 @@ func (s *Session) await(w wait) happening {
 			s.observeReply("<<", s.server.reply)
 		}
 		return serverSpoke
+	case <-w.ready:
+		return legsReady
 	case <-w.copied:
 		return copyEnded
 	case <-w.closed:

@@ -116,6 +116,9 @@ const (
 // settle is how long a server whose data connection broke may take to say so before we do (mod_proxy waits as long).
 const settle = 3 * time.Second
 
+// courtesy is how long 150 waits for a server in active mode to call, and for us to call the client.
+const courtesy = time.Second
+
 // parting is how long an upload that has ended is kept from the server, lest it take the remains of a killed client's for
 // whole: the kernel closes such a client's connections one after the other, in no order that could be relied upon. A
 // client that lives waits for its 226 that much longer.

@@ -16,6 +16,7 @@ type running struct {
 	direction dataconn.Direction
 	begun     time.Time
 
+	withheld  wire.Reply // the server's 150, until the client has been called; Code 0: none
 	released  bool       // bytes may move: the client has seen 150, or the server said no such thing
 	copied    bool       // Copied is closed
 	parting   bool       // an upload has ended; its client is given a moment to turn out to be dead
@@ -88,6 +89,9 @@ func (s *Session) report(t *running, code int, err error) {
 func (s *Session) attend(t *running) (int, error) {
 	for {
 		w := wait{client: s.held == nil, server: t.final.Code == 0, drain: true, by: s.earlier(t.by)}
+		if t.withheld.Code != 0 {
+			w.ready = t.Ready()
+		}
 		if !t.copied {
 			w.copied = t.Copied()
 		} else if t.committed && t.final.Code != 0 {
@@ -101,6 +105,10 @@ func (s *Session) attend(t *running) (int, error) {
 		case serverSpoke:
 			if done, code, err := s.verdict(t); done || err != nil {
 				return code, err
+			}
+		case legsReady:
+			if err := s.announce(t); err != nil {
+				return 0, err
 			}
 		case copyEnded:
 			if done, code, err := s.copyEnded(t); done || err != nil {
@@ -166,7 +174,15 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 			return true, 0, err
 		}
 		return false, 0, nil
+	case reply.Preliminary() && t.Relays() && t.withheld.Code == 0 && !t.released && !t.copied && !t.Connected():
+		// Servers call first and say 150 then, so that a client which hears 150 has been called. Some clients (curl 7.88)
+		// hang up if not. Those servers that call later will find the client told in time.
+		t.withheld, t.by = reply, time.Now().Add(courtesy)
+		return false, 0, nil
 	case reply.Preliminary():
+		if err := s.announce(t); err != nil {
+			return true, 0, err
+		}
 		if err := s.say(reply); err != nil {
 			return true, 0, err
 		}
@@ -180,6 +196,11 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 			s.release(t)
 		}
 		return false, 0, nil
+	}
+	if reply.Positive() {
+		if err := s.announce(t); err != nil {
+			return true, 0, err
+		}
 	}
 	t.final = reply
 	switch {
@@ -207,6 +228,20 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 	return false, 0, nil
 }
 
+// announce passes a 150 that was withheld, and lets the bytes move.
+func (s *Session) announce(t *running) error {
+	if t.withheld.Code == 0 {
+		return nil
+	}
+	reply := t.withheld
+	t.withheld = wire.Reply{}
+	if err := s.say(reply); err != nil {
+		return err
+	}
+	s.release(t)
+	return nil
+}
+
 // release lets the bytes of a transfer move.
 func (s *Session) release(t *running) {
 	if !t.released {
@@ -218,6 +253,7 @@ func (s *Session) release(t *running) {
 // copyEnded deals with the end of the copy, or of the set-up. done and code are as in verdict.
 func (s *Session) copyEnded(t *running) (done bool, code int, err error) {
 	t.copied = true
+	t.withheld = wire.Reply{} // of a client that was called in vain
 	switch {
 	case t.Err() != nil && t.final.Code != 0:
 		return s.broken(t)
@@ -253,6 +289,12 @@ func (s *Session) overdue(t *running) (int, error) {
 	case !s.drainBy.IsZero() && !time.Now().Before(s.drainBy):
 		t.Reset()
 		return 0, errDraining
+	case t.withheld.Code != 0:
+		err := s.announce(t)
+		if t.aborted {
+			t.by = time.Now().Add(s.Timeouts.Abort)
+		}
+		return 0, err
 	case t.parting:
 		if s.Gone != nil && s.Gone(s.Client) {
 			return 0, fmt.Errorf("%w in mid-upload", errClientLeft)

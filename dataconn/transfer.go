@@ -99,6 +99,12 @@ func (t *Transfer) Spliced() bool { return t.splice }
 // Bytes is the number of bytes handed on so far.
 func (t *Transfer) Bytes() int64 { return t.bytes.Load() }
 
+// Ready is closed when both legs are connected; not if they fail to.
+func (t *Transfer) Ready() <-chan struct{} { return t.ready }
+
+// Relays reports whether a call of the server's makes us call the client, as in active mode.
+func (t *Transfer) Relays() bool { return t.opts.Server.listens() && !t.opts.Client.listens() }
+
 // Connected reports whether both legs are connected, or were.
 func (t *Transfer) Connected() bool {
 	select {
@@ -315,19 +321,15 @@ func (t *Transfer) take(side Side, c net.Conn) error {
 	return nil
 }
 
-// Chunks are what one splice is asked for. A write that stalls inside one is seen only at its deadline, so slow peers
-// get small ones and are not mistaken for dead: 64 KiB in Idle will do.
-const (
-	minChunk = 64 << 10
-	maxChunk = 1 << 20
-)
+// chunk is what one splice is asked for. A write that stalls inside one is seen only at its deadline, so a receiver must
+// take a chunk in twice Idle, or it is mistaken for dead: 273 bytes a second by default. Larger ones are no faster.
+const chunk = 64 << 10
 
 // copy carries bytes until the sender's end. Between two bare TCP connections io.CopyN is splice(2), and a read timeout
 // loses nothing, as the kernel's pipe is empty then; a write timeout does, so it ends the transfer.
 func (t *Transfer) copy(from, to Side) error {
 	src, dst := t.legs[from], t.legs[to]
 	t.splice = spliceable(src, dst)
-	chunk := int64(minChunk)
 	for {
 		begin := time.Now()
 		writeBy := begin.Add(2 * t.opts.Idle)
@@ -337,11 +339,6 @@ func (t *Transfer) copy(from, to Side) error {
 		t.bytes.Add(n)
 		switch {
 		case err == nil:
-			if time.Since(begin) < time.Second/4 {
-				chunk = min(2*chunk, maxChunk)
-			} else {
-				chunk = minChunk
-			}
 		case err == io.EOF:
 			return nil
 		case t.ctx.Err() != nil:
