@@ -52,6 +52,7 @@ type stream struct {
 	conn  *ftptest.Conn
 	wrote []byte
 	ended bool // its peer was told that this is all, and had not been reset before
+	lost  bool // its peer was told so by a kernel, whose process was killed
 	reset bool
 	deaf  bool // it reads nothing for now
 	got   []byte
@@ -188,13 +189,7 @@ func playMatch(t *testing.T, script []byte) {
 		script = script[1:]
 		return b
 	}
-	m.begin(next())
-	done := make(chan error, 1)
-	ctx, cancel := context.WithCancel(t.Context())
-	m.drain = cancel
-	defer cancel()
-	go func() { done <- m.session.Run(ctx) }()
-	synctest.Wait()
+	done := m.start(next())
 	for range 150 { // longer scripts reach nothing that shorter ones do not
 		if len(script) == 0 {
 			break
@@ -205,6 +200,17 @@ func playMatch(t *testing.T, script []byte) {
 	}
 	m.finish(done)
 	m.judge()
+}
+
+// start begins a session of a kind; see begin. What it returns is closed when the session is over.
+func (m *match) start(kind byte) <-chan struct{} {
+	m.begin(kind)
+	done := make(chan struct{})
+	var ctx context.Context
+	ctx, m.drain = context.WithCancel(m.t.Context())
+	go func() { m.session.Run(ctx); close(done) }()
+	synctest.Wait()
+	return done
 }
 
 // begin prepares the session: bit 0 is faithful, 1 explicit, 2 an IPv6 client, 3 an IPv6 server, 4 and 5 the server data.
@@ -260,11 +266,7 @@ func (m *match) step(next func() byte) {
 	case opSend:
 		if s := m.stream(side()); s != nil {
 			n := int(next())
-			s.conn.SetWriteDeadline(time.Now().Add(time.Millisecond)) // we may not be taking any
-			// What is said tells who said it, so that what arrives can be traced.
-			b := bytes.Repeat(fmt.Appendf(nil, "%v%d ", s.side, len(m.streams)*1000+len(s.wrote)), 1+n*n/8)
-			n, _ = s.conn.Write(b)
-			s.wrote = append(s.wrote, b[:n]...)
+			m.send(s, 1+n*n/8)
 		}
 	case opEnd:
 		if s := m.stream(side()); s != nil {
@@ -273,16 +275,10 @@ func (m *match) step(next func() byte) {
 		}
 	case opCloseData:
 		if s := m.stream(side()); s != nil {
-			m.take(s) // with bytes unread, it would be a reset
-			s.ended = s.ended || !s.reset
-			s.conn.Close()
+			m.closeData(s)
 		}
 	case opResetData:
-		if s := m.stream(side()); s != nil {
-			s.reset = true
-			s.conn.SetLinger(0)
-			s.conn.Close()
-		}
+		m.breakData(side())
 	case opDeaf:
 		if s := m.stream(side()); s != nil {
 			s.deaf = !s.deaf
@@ -312,6 +308,30 @@ func (m *match) step(next func() byte) {
 		}
 	case opDrain:
 		m.drain()
+	}
+}
+
+// send writes on a data connection. What is said tells who said it, so that what arrives can be traced.
+func (m *match) send(s *stream, times int) {
+	s.conn.SetWriteDeadline(time.Now().Add(time.Millisecond)) // we may not be taking any
+	b := bytes.Repeat(fmt.Appendf(nil, "%v%d ", s.side, len(m.streams)*1000+len(s.wrote)), times)
+	n, _ := s.conn.Write(b)
+	s.wrote = append(s.wrote, b[:n]...)
+}
+
+// closeData closes a data connection as a peer does that is done.
+func (m *match) closeData(s *stream) {
+	m.take(s) // with bytes unread, it would be a reset
+	s.ended = s.ended || !s.reset
+	s.conn.Close()
+}
+
+// breakData resets a peer's newest data connection.
+func (m *match) breakData(side dataconn.Side) {
+	if s := m.stream(side); s != nil {
+		s.reset = true
+		s.conn.SetLinger(0)
+		s.conn.Close()
 	}
 }
 
@@ -422,7 +442,8 @@ func (m *match) take(s *stream) {
 }
 
 // finish has both peers leave, and waits for the session to end.
-func (m *match) finish(done <-chan error) {
+func (m *match) finish(done <-chan struct{}) {
+	defer m.drain() // a context's leak, else
 	leave := func() {
 		m.client.Close()
 		if m.server != nil {
@@ -572,7 +593,7 @@ func (m *match) judgeClient() {
 // judgeStream: what a peer read is the beginning of what the other wrote on one connection, and a clean end means that it is
 // all of it.
 func (m *match) judgeStream(s *stream) {
-	if len(s.got) == 0 && (s.saw != io.EOF || s.ended) {
+	if len(s.got) == 0 && (s.saw != io.EOF || s.ended || s.lost) {
 		return // nothing was claimed, or it was the sender's own end
 	}
 	for _, other := range m.streams {

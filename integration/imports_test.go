@@ -1,0 +1,156 @@
+package integration
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// rooms are the packages of the project, by their path in it, and what each may import of it. Imports go downwards: a room
+// that is not here, or an import that is not, is an arrow that nobody has decided on (design: "Rooms").
+var rooms = map[string][]string{
+	"cmd/ftpalg":          {"config", "control", "proxy", "proxy/..."},
+	"config":              {},
+	"proxy":               {"config", "control", "control/wire", "dataconn", "tlsmitm", "proxy/..."},
+	"proxy/firewall":      {},
+	"control":             {"control/wire", "dataconn", "tlsmitm"},
+	"control/wire":        {},
+	"dataconn":            {},
+	"tlsmitm":             {},
+	"integration":         {"..."}, // it has nothing but tests
+	"integration/ftptest": {},
+}
+
+// outside are the packages of others that have one place, and that place. A place that ends in /... has all below it.
+var outside = []struct {
+	prefix string
+	places []string
+	why    string
+}{
+	{"github.com/spf13/viper", []string{"config"}, "the file is config's alone"},
+	{"github.com/go-viper/", []string{"config"}, "the file is config's alone"},
+	{"go.yaml.in/", []string{"config"}, "the file is config's alone"},
+	{"github.com/spf13/cobra", []string{"cmd/ftpalg"}, "the command line is the program's alone"},
+	{"golang.org/x/sys", []string{"proxy/...", demo}, "system calls are proxy's alone"},
+	{"github.com/google/nftables", []string{"proxy/firewall", demo}, "system calls are proxy's alone"},
+	{"github.com/vishvananda/", []string{"proxy/firewall", demo}, "system calls are proxy's alone"},
+	{"github.com/mdlayher/", []string{"proxy/firewall"}, "system calls are proxy's alone"},
+	{"syscall", []string{"proxy/...", "cmd/ftpalg", "integration/ftptest"}, "system calls are proxy's alone; signals and error numbers are not calls"},
+	{"unsafe", nil, "nobody needs it"},
+	{"C", nil, "nobody needs it"},
+	{"crypto/tls", []string{"tlsmitm", demo}, "a certificate is tlsmitm's alone"},
+	{"crypto/x509", []string{"tlsmitm", demo}, "a certificate is tlsmitm's alone"},
+	{"os/exec", []string{demo}, "the gateway starts no programs"},
+	{"github.com/jlaffaye/ftp", []string{demo}, "neither can be the data path"},
+	{"github.com/fclairamb/", []string{demo}, "neither can be the data path"},
+	{"github.com/spf13/afero", []string{demo}, "neither can be the data path"},
+}
+
+// demo is the place of what only `ftpalg demo` needs: files of the program that are named so. It builds a lab of its own.
+const demo = "cmd/ftpalg/demo"
+
+// stdOnly are the rooms that import nothing but the standard library and each other as rooms says.
+var stdOnly = []string{"control", "control/wire", "dataconn", "tlsmitm", "integration/ftptest"}
+
+// TestImports reads the imports of every file that is no test, for every system, and holds them against the tables above.
+func TestImports(t *testing.T) {
+	const module = "ftpalg"
+	root := moduleRoot(t)
+	found := map[string]bool{}
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "testdata" || name != root && strings.HasPrefix(d.Name(), ".")):
+			return filepath.SkipDir
+		case d.IsDir() || !strings.HasSuffix(name, ".go"):
+			return nil
+		}
+		rel, err := filepath.Rel(root, name)
+		if err != nil {
+			return err
+		}
+		file := filepath.ToSlash(rel)
+		room := path.Dir(file)
+		found[room] = true
+		allowed, known := rooms[room]
+		if !known {
+			t.Errorf("%s: the room %s is not in the table", file, room)
+			return nil
+		}
+		if strings.HasSuffix(file, "_test.go") {
+			return nil
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, spec := range parsed.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			if ours, ok := strings.CutPrefix(imported, module+"/"); ok {
+				if !slices.ContainsFunc(allowed, func(a string) bool { return within(ours, a) }) {
+					t.Errorf("%s: imports %s; %s may import %v of us", file, ours, room, allowed)
+				}
+				continue
+			}
+			if first, _, _ := strings.Cut(imported, "/"); strings.Contains(first, ".") && slices.Contains(stdOnly, room) {
+				t.Errorf("%s: imports %s; %s has the standard library alone", file, imported, room)
+			}
+			for _, o := range outside {
+				if imported != o.prefix && !strings.HasPrefix(imported, strings.TrimSuffix(o.prefix, "/")+"/") {
+					continue
+				}
+				if !slices.ContainsFunc(o.places, func(p string) bool { return within(room, p) || p == demo && strings.HasPrefix(file, demo) }) {
+					t.Errorf("%s: imports %s: %s", file, imported, o.why)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The table is no older than the project.
+	for _, room := range slices.Sorted(maps.Keys(rooms)) {
+		if !found[room] && room != "tlsmitm" { // it is to come
+			t.Errorf("there is no room %s", room)
+		}
+	}
+}
+
+// within reports whether a room is a place: itself, or below it where it ends in /...
+func within(room, place string) bool {
+	if below, ok := strings.CutSuffix(place, "..."); ok {
+		return below == "" || room == strings.TrimSuffix(below, "/") || strings.HasPrefix(room, below)
+	}
+	return room == place
+}
+
+// moduleRoot is the folder of go.mod.
+func moduleRoot(t *testing.T) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	for err == nil {
+		if _, e := os.Stat(filepath.Join(dir, "go.mod")); e == nil {
+			return dir
+		}
+		if parent := filepath.Dir(dir); parent != dir {
+			dir = parent
+			continue
+		}
+		break
+	}
+	t.Fatalf("no go.mod above here: %v", err)
+	return ""
+}
