@@ -22,12 +22,14 @@ type clientSide struct {
 
 // serverSide reads replies.
 type serverSide struct {
-	conn  net.Conn
-	ask   chan struct{}
-	asked bool
-	got   chan struct{}
-	reply wire.Reply
-	err   error
+	conn   net.Conn
+	reader *wire.Reader // of the goroutine that reads, unless nothing is asked
+	ask    chan struct{}
+	asked  bool
+	ahead  bool // when it was last asked for, some of the message had been received already
+	got    chan struct{}
+	reply  wire.Reply
+	err    error
 }
 
 func openClient(s *Session) *clientSide {
@@ -50,15 +52,15 @@ func (c *clientSide) close() {
 }
 
 func openServer(s *Session, conn net.Conn) *serverSide {
-	v := &serverSide{conn: conn, ask: make(chan struct{}, 1), got: make(chan struct{}, 1)}
-	s.readers.Go(func() { v.read(wire.NewReader(v.conn, s.Limits)) })
+	v := &serverSide{conn: conn, reader: wire.NewReader(conn, s.Limits), ask: make(chan struct{}, 1), got: make(chan struct{}, 1)}
+	s.readers.Go(v.read)
 	return v
 }
 
 // read is the goroutine that reads the server.
-func (v *serverSide) read(r *wire.Reader) {
+func (v *serverSide) read() {
 	for range v.ask {
-		v.reply, v.err = r.Reply()
+		v.reply, v.err = v.reader.Reply()
 		v.got <- struct{}{}
 	}
 }
@@ -102,7 +104,7 @@ func (s *Session) await(w wait) happening {
 	if w.server {
 		server = s.server.got
 		if !s.server.asked {
-			s.server.asked = true
+			s.server.asked, s.server.ahead = true, s.server.reader.Buffered() > 0
 			s.server.ask <- struct{}{}
 		}
 	}

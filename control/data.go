@@ -87,7 +87,7 @@ func (s *Session) passive(cmd wire.Command) error {
 
 	at := dataconn.AddrPort(l.Addr())
 	if s.Advertise != nil {
-		if a, err := s.Advertise(s.ctx); err == nil {
+		if a, err := s.Advertise(s.ctx); err == nil && a.Is4() == at.Addr().Is4() {
 			at = netip.AddrPortFrom(a, at.Port())
 		}
 	}

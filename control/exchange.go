@@ -38,7 +38,6 @@ func (s *Session) observeReply(arrow string, r wire.Reply) {
 
 // tell gives the server a command.
 func (s *Session) tell(cmd wire.Command) error {
-	s.unsettled = false
 	s.observe(Said{">>", redacted(cmd)})
 	s.out = cmd.Append(s.out[:0])
 	if err := s.write(s.server.conn, s.out); err != nil {
@@ -72,6 +71,9 @@ func (s *Session) exchange(cmd wire.Command) (wire.Reply, error) {
 	if err := s.settleDebts(); err != nil {
 		return wire.Reply{}, err
 	}
+	if err := s.cleared(); err != nil {
+		return wire.Reply{}, err
+	}
 	if err := s.tell(cmd); err != nil {
 		return wire.Reply{}, err
 	}
@@ -80,7 +82,7 @@ func (s *Session) exchange(cmd wire.Command) (wire.Reply, error) {
 		switch {
 		case err != nil:
 			return reply, err
-		case misplaced(cmd.Verb, reply):
+		case misplaced(cmd.Verb, reply), s.tooLate(reply, 225, 226, 425, 426):
 			s.observe(Dropped{Code: reply.Code})
 		case !reply.Preliminary():
 			return reply, nil
@@ -92,16 +94,53 @@ func (s *Session) exchange(cmd wire.Command) (wire.Reply, error) {
 	}
 }
 
+// tooLate reports whether a reply that answers a command is more likely one that was still to come, late, to what is over:
+// if it has one of the codes that such replies have, and that the command would not have. What else comes shows that
+// none will.
+func (s *Session) tooLate(r wire.Reply, codes ...int) bool {
+	if s.late == 0 {
+		return false
+	}
+	if slices.Contains(codes, r.Code) {
+		s.late--
+		return true
+	}
+	s.late = 0
+	return false
+}
+
 // misplaced reports a reply that tells where to connect to and answers a command that did not ask for it. The command
 // that it pretends to answer has its own answer still to come.
 func misplaced(verb string, r wire.Reply) bool {
 	return r.Code >= 227 && r.Code <= 229 && verb != "PASV" && verb != "EPSV"
 }
 
+// cleared deals with replies that are there already before a command is told: they cannot be its answer.
+func (s *Session) cleared() error {
+	for s.server.asked && (s.server.ahead || len(s.server.got) > 0) || !s.server.asked && s.server.reader.Buffered() > 0 {
+		if s.await(wait{server: true, by: time.Now().Add(glance)}) == clockExpired {
+			return nil // half a reply; the rest of it cannot be told from an answer
+		}
+		if err := s.unsolicited(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // reply awaits the server's next reply.
 func (s *Session) reply() (wire.Reply, error) {
-	if s.await(wait{server: true, by: time.Now().Add(s.Timeouts.Reply)}) == clockExpired {
-		return wire.Reply{}, ending("The server does not answer", errors.New("server: no reply in time"))
+	by := time.Now().Add(s.Timeouts.Reply)
+	for waiting := true; waiting; {
+		switch s.await(wait{server: true, drain: true, by: s.earlier(by)}) {
+		case serverSpoke:
+			waiting = false
+		case clockExpired:
+			if time.Now().Before(by) {
+				return wire.Reply{}, errDraining
+			}
+			return wire.Reply{}, ending("The server does not answer", errors.New("server: no reply in time"))
+		}
 	}
 	if s.server.err != nil {
 		return wire.Reply{}, serverErr(s.server.err)
@@ -133,13 +172,16 @@ func (s *Session) unsolicited() error {
 		return serverErr(err)
 	case reply.Code == 421:
 		return s.pass(reply)
-	case s.unsettled:
-		s.unsettled = reply.Preliminary()
-		return s.say(reply)
 	case s.owed > 0:
 		if !reply.Preliminary() {
 			s.owed--
 		}
+	case s.late > 0 && !misplaced("", reply):
+		// The client may be waiting for it.
+		if !reply.Preliminary() {
+			s.late--
+		}
+		return s.say(reply)
 	default:
 		s.observe(Dropped{Code: reply.Code})
 	}
@@ -207,7 +249,7 @@ func (s *Session) editFeatures(lines []string) []string {
 	out := []string{lines[0]}
 	missing := []string{"EPRT", "EPSV"}
 	for _, l := range lines[1:last] {
-		name, _, _ := strings.Cut(strings.TrimLeft(l, " "), " ")
+		name, _, _ := strings.Cut(strings.TrimLeft(strings.TrimPrefix(l, "211-"), " "), " ") // old servers repeat the code
 		name = strings.ToUpper(name)
 		if slices.Contains(hidden, name) {
 			continue

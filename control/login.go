@@ -25,14 +25,12 @@ func (s *Session) login(cmd wire.Command) error {
 	if err != nil {
 		return err
 	}
-	if cmd.Verb == "USER" && !s.loggedIn {
-		s.user = cmd.Arg
+	if cmd.Verb == "USER" {
+		s.claimed = cmd.Arg
 	}
 	// 230 says that the user is in, after any of the three; 202 and 232 that no more is needed (RFC 959 §4.2, RFC 4217 §12.2).
 	if reply.Code == 230 || reply.Code == 232 || reply.Code == 202 && cmd.Verb == "PASS" {
-		if cmd.Verb == "USER" {
-			s.user = cmd.Arg
-		}
+		s.user = s.claimed
 		s.loggedIn, s.loginBy = true, time.Time{}
 		s.observe(LoggedIn{User: s.user})
 	}
@@ -89,7 +87,6 @@ func (s *Session) open(name string) error {
 			return err
 		}
 	}
-	s.deferred = nil
 	return nil
 }
 

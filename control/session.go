@@ -5,6 +5,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,21 +88,21 @@ type Session struct {
 	begun    time.Time
 	loginBy  time.Time // zero once logged in
 	user     string
+	claimed  string // the last USER's
 	named    string // what the client called the server; Explicit only
 	loggedIn bool
 	epsvAll  bool               // RFC 2428 §4: no other data set-up is allowed any more
 	noEPSV   bool               // the server lacks EPSV; only where not Faithful
 	noEPRT   bool               // the server lacks EPRT; only where not Faithful
 	armed    *dataconn.Transfer // made by passive or active, spent by a data verb
-	// unsettled: the server may still send the final reply of a broken transfer, and the client may still wait for it. It
-	// ends with the client's next command.
-	unsettled bool
-	owed      int            // final replies the server owes to commands whose client has been answered
-	strikes   int            // lines that were no FTP
-	unknown   int            // unknown verbs before login
-	denied    int            // servers refused or not reached; Explicit only
-	deferred  []wire.Command // said before there was a server and owed to it; Explicit only
-	held      *wire.Command  // said during a transfer, to be performed after it
+	// late is how many final replies the server may still send, or not, to what is over: to ABOR, or to a broken transfer.
+	late     int
+	owed     int            // final replies the server owes to commands whose client has been answered
+	strikes  int            // lines that were no FTP
+	unknown  int            // unknown verbs before login
+	denied   int            // servers refused or not reached; Explicit only
+	deferred []wire.Command // said before there was a server and owed to it; Explicit only
+	held     *message       // heard during a transfer, to be dealt with after it
 }
 
 // Bounds on what a client can try before it is shown the door. They stop a peer that is not speaking FTP, or that
@@ -115,6 +116,9 @@ const (
 
 // settle is how long a server whose data connection broke may take to say so before we do (mod_proxy waits as long).
 const settle = 3 * time.Second
+
+// glance is how long it may take to see a reply that has been received already.
+const glance = 10 * time.Millisecond
 
 // courtesy is how long 150 waits for a server in active mode to call, and for us to call the client.
 const courtesy = time.Second
@@ -135,7 +139,7 @@ func (s *Session) Run(ctx context.Context) (err error) {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 			s.close()
-			s.observe(Ended{User: s.user, Duration: time.Since(s.begun), Reason: "internal error", Err: err})
+			s.observe(Ended{User: cmp.Or(s.user, s.claimed), Duration: time.Since(s.begun), Reason: "internal error", Err: err})
 		}
 	}()
 	var cancel context.CancelFunc
@@ -165,7 +169,7 @@ func (s *Session) Run(ctx context.Context) (err error) {
 	}
 	cancel()
 	s.close()
-	s.observe(Ended{User: s.user, Duration: time.Since(s.begun), Reason: reason, Err: err})
+	s.observe(Ended{User: cmp.Or(s.user, s.claimed), Duration: time.Since(s.begun), Reason: reason, Err: err})
 	return err
 }
 
@@ -244,9 +248,11 @@ func (s *Session) unreachable(err error) error {
 // command awaits the client's next command. Meanwhile the server may only take its leave.
 func (s *Session) command() (wire.Command, error) {
 	if s.held != nil {
-		cmd := *s.held
+		m := *s.held
 		s.held = nil
-		return cmd, nil
+		if cmd, ok, err := s.deal(m); ok || err != nil {
+			return cmd, err
+		}
 	}
 	if !s.drainBy.IsZero() {
 		return wire.Command{}, errDraining
@@ -274,19 +280,29 @@ func (s *Session) command() (wire.Command, error) {
 	}
 }
 
+// message is what a read of the client gave.
+type message struct {
+	cmd wire.Command
+	err error
+}
+
 // heard takes what the client has said. It is not ok if that was no command and has been answered.
 func (s *Session) heard() (cmd wire.Command, ok bool, err error) {
-	cmd, err = s.client.cmd, s.client.err
-	if len(cmd.Refusals) > 0 {
-		if err := s.write(s.Client, cmd.Refusals); err != nil {
-			return cmd, false, clientErr(err)
+	return s.deal(message{s.client.cmd, s.client.err})
+}
+
+// deal is heard for a message that may have been held.
+func (s *Session) deal(m message) (cmd wire.Command, ok bool, err error) {
+	if len(m.cmd.Refusals) > 0 {
+		if err := s.write(s.Client, m.cmd.Refusals); err != nil {
+			return m.cmd, false, clientErr(err)
 		}
 	}
-	if err != nil {
-		return cmd, false, s.malformed(err)
+	if m.err != nil {
+		return m.cmd, false, s.malformed(m.err)
 	}
-	s.observe(Said{">", redacted(cmd)})
-	return cmd, true, nil
+	s.observe(Said{">", redacted(m.cmd)})
+	return m.cmd, true, nil
 }
 
 // malformed answers a line that is no command, or passes on why there is none.

@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"ftpalg/control/wire"
@@ -163,13 +164,10 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 		return true, 0, serverErr(err)
 	}
 	switch {
-	case misplaced(t.cmd.Verb, reply):
+	case misplaced(t.cmd.Verb, reply), !t.released && s.tooLate(reply, 225, 226, 426):
 		s.observe(Dropped{Code: reply.Code})
 		return false, 0, nil
-	case len(t.urgent) > 0 && answers(t.urgent[0], reply):
-		if !reply.Preliminary() {
-			t.urgent = t.urgent[1:]
-		}
+	case t.answered(reply):
 		if err := s.say(reply); err != nil {
 			return true, 0, err
 		}
@@ -189,7 +187,9 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 		if t.copied && t.released && t.Err() != nil {
 			// A second 1yz after the data connection broke is all that Pure-FTPd ever says of it. Clients take it
 			// for what it should have been, or wait for more.
-			s.unsettled = len(t.urgent) == 0
+			if len(t.urgent) == 0 {
+				s.late++
+			}
 			return true, reply.Code, nil
 		}
 		if !t.copied {
@@ -246,6 +246,9 @@ func (s *Session) announce(t *running) error {
 func (s *Session) release(t *running) {
 	if !t.released {
 		t.released, t.by = true, time.Time{}
+		if t.aborted {
+			t.by = time.Now().Add(s.Timeouts.Abort)
+		}
 		t.Release()
 	}
 }
@@ -290,11 +293,7 @@ func (s *Session) overdue(t *running) (int, error) {
 		t.Reset()
 		return 0, errDraining
 	case t.withheld.Code != 0:
-		err := s.announce(t)
-		if t.aborted {
-			t.by = time.Now().Add(s.Timeouts.Abort)
-		}
-		return 0, err
+		return 0, s.announce(t)
 	case t.parting:
 		if s.Gone != nil && s.Gone(s.Client) {
 			return 0, fmt.Errorf("%w in mid-upload", errClientLeft)
@@ -323,13 +322,15 @@ func (s *Session) overdue(t *running) (int, error) {
 // interject takes what the client says while a transfer runs: an urgent command is passed on, another is held until the
 // transfer is over (RFC 959 §4.1.3, ABOR; STAT; QUIT).
 func (s *Session) interject(t *running) error {
-	cmd, ok, err := s.heard()
-	if !ok {
-		return err // if it is one, the owner of what was moving is gone
-	}
-	if verbs[cmd.Verb].flags&urgent == 0 || len(t.urgent) >= maxUrgent {
-		s.held = &cmd
+	cmd := s.client.cmd
+	var syntax *wire.SyntaxError
+	if errors.As(s.client.err, &syntax) && !syntax.Binary || s.client.err == nil && verbs[cmd.Verb].flags&urgent == 0 || len(t.urgent) >= maxUrgent {
+		// Also the answer to a malformed line: now it would be taken for the transfer's.
+		s.held = &message{cmd, s.client.err}
 		return nil
+	}
+	if _, ok, err := s.heard(); !ok {
+		return err // the owner of what was moving is gone
 	}
 	if cmd.Interrupted {
 		if err := s.synch(); err != nil {
@@ -369,17 +370,31 @@ func (s *Session) synch() error {
 	return nil
 }
 
-// answers reports whether a reply that comes during a transfer belongs to the urgent command rather than to the transfer.
+// answered reports whether a reply belongs to an urgent command rather than to the transfer, and takes that off the list.
+func (t *running) answered(r wire.Reply) bool {
+	// Before 150 a refusal is the data verb's.
+	promised := t.released || t.withheld.Code != 0
+	for i, verb := range t.urgent {
+		if answers(verb, r) || verb != "ABOR" && promised && notDone(r) {
+			t.urgent = slices.Delete(t.urgent, i, i+1)
+			return true
+		}
+	}
+	return false
+}
+
+// answers reports whether a reply that comes during a transfer has a code of an urgent command's. ABOR's has the
+// transfer's codes, and comes after the transfer's (RFC 959 §4.1.3).
 func answers(verb string, r wire.Reply) bool {
 	switch verb {
 	case "STAT":
-		return r.Code >= 211 && r.Code <= 215 || notDone(r)
+		return r.Code >= 211 && r.Code <= 215
 	case "NOOP":
-		return r.Code == 200 || notDone(r)
+		return r.Code == 200
 	case "QUIT":
-		return r.Code == 221 || notDone(r)
+		return r.Code == 221
 	}
-	return false // ABOR: the transfer's own reply comes first (RFC 959 §4.1.3)
+	return false
 }
 
 // notDone are the codes by which commands are refused, and transfers are not.
@@ -399,6 +414,7 @@ func (s *Session) afterUrgent(t *running) error {
 				return ending("The server does not answer", errors.New("server: no reply in time"))
 			}
 			t.urgent = t.urgent[1:]
+			s.late++
 			continue
 		}
 		reply, err := s.server.reply, s.server.err

@@ -72,7 +72,6 @@ func newRoot() *cobra.Command {
 makes its own to the server, rewrites what both sides agree on about data
 connections, and carries the data across.`,
 		SilenceUsage: true, SilenceErrors: true,
-		Args: cobra.NoArgs,
 	}
 	flags := root.PersistentFlags()
 	flags.StringVarP(&o.config, "config", "c", "", "configuration `file`; without one: an explicit proxy on 127.0.0.1:2121")
