@@ -135,7 +135,7 @@ func (k *checker) listener(key string, l *Listener) {
 	k.server(key+".server", l)
 	oneOf(k, key+".source", l.Source, []Source{SourceClient, SourceOwn})
 	if l.Advertise != "" && !advertisable(l.Advertise) {
-		k.fault(key+".advertise", "%s is no address that clients can connect to, nor a host name", quoted(l.Advertise))
+		k.fault(key+".advertise", "%s is no IPv4 address that clients can connect to, nor a host name; over IPv6 no address is told to clients", quoted(l.Advertise))
 	}
 	switch r := l.DataPorts; {
 	case r == PortRange{} && l.needsDataPorts():
@@ -198,7 +198,7 @@ func isServer(s string) bool {
 
 func advertisable(s string) bool {
 	if a, err := netip.ParseAddr(s); err == nil {
-		return a.Zone() == "" && !a.IsUnspecified() && !a.IsMulticast()
+		return a.Unmap().Is4() && !a.IsUnspecified() && !a.IsMulticast()
 	}
 	return isHostName(s, "")
 }

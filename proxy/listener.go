@@ -28,10 +28,15 @@ type setting struct {
 type address struct {
 	at          netip.AddrPort
 	transparent bool
+	name        string // where the port is 0, any: several listeners may have that
 }
 
 func addressOf(l *config.Listener) address {
-	return address{l.Address, l.Mode == config.TPROXY}
+	a := address{at: l.Address, transparent: l.Mode == config.TPROXY}
+	if a.at.Port() == 0 {
+		a.name = l.Name
+	}
+	return a
 }
 
 // open opens a listener of a configuration.

@@ -142,8 +142,12 @@ func (p *Proxy) addresses() []netip.AddrPort {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var as []netip.AddrPort
-	for a := range p.listeners {
-		as = append(as, a.at)
+	for a, l := range p.listeners {
+		at := a.at
+		if at.Port() == 0 {
+			at = dataconn.AddrPort(l.Addr())
+		}
+		as = append(as, at)
 	}
 	return as
 }

@@ -108,7 +108,12 @@ const dataBacklog = 16
 func (k sockets) listenData(ctx context.Context, at netip.AddrPort, transparent bool) (*net.TCPListener, error) {
 	lc := net.ListenConfig{
 		KeepAlive: -1,
-		Control:   onSocket(func(fd int, network string) error { return k.prepare(fd, network == "tcp6", transparent) }),
+		Control: onSocket(func(fd int, network string) error {
+			if err := setData(fd); err != nil {
+				return err
+			}
+			return k.prepare(fd, network == "tcp6", transparent)
+		}),
 	}
 	l, err := lc.Listen(ctx, "tcp", at.String())
 	if err != nil {
@@ -117,9 +122,24 @@ func (k sockets) listenData(ctx context.Context, at netip.AddrPort, transparent 
 	return queue(l, dataBacklog)
 }
 
+// notSent is how much may wait in a data socket to be sent before a writer is held up. Without it the kernel holds a
+// writer until a third of a buffer of megabytes is free, and a slow receiver seems not to take anything for minutes.
+const notSent = 128 << 10
+
+// setData sets what data sockets have from the beginning; accepted ones inherit it. They end in a reset unless somebody
+// says otherwise, as package dataconn does for transfers that are whole: not even a connection that is given up while it
+// is being made may look like an empty file.
+func setData(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent); err != nil {
+		return err
+	}
+	return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+}
+
 // dial connects to an address from another, which may be foreign where transparent; an invalid from is the kernel's choice.
-// Port 0 in from is any, chosen by us: it must not be avoid. What the peer sees is from either way.
-func (k sockets) dial(ctx context.Context, from, to netip.AddrPort, avoid uint16, transparent bool) (*net.TCPConn, error) {
+// Port 0 in from is any, chosen by us: it must not be avoid. What the peer sees is from either way. set, if not nil, sets
+// more options.
+func (k sockets) dial(ctx context.Context, from, to netip.AddrPort, avoid uint16, transparent bool, set func(fd int) error) (*net.TCPConn, error) {
 	for try := 0; ; try++ {
 		bind := from
 		if from.IsValid() && from.Port() == 0 {
@@ -130,6 +150,11 @@ func (k sockets) dial(ctx context.Context, from, to netip.AddrPort, avoid uint16
 			Control: onSocket(func(fd int, network string) error {
 				if err := k.prepare(fd, network == "tcp6", transparent); err != nil {
 					return err
+				}
+				if set != nil {
+					if err := set(fd); err != nil {
+						return err
+					}
 				}
 				if !bind.IsValid() {
 					return nil

@@ -28,7 +28,9 @@ func (sockets) listenData(context.Context, netip.AddrPort, bool) (*net.TCPListen
 	return nil, errNotLinux
 }
 
-func (sockets) dial(context.Context, netip.AddrPort, netip.AddrPort, uint16, bool) (*net.TCPConn, error) {
+func setData(int) error { return errNotLinux }
+
+func (sockets) dial(context.Context, netip.AddrPort, netip.AddrPort, uint16, bool, func(int) error) (*net.TCPConn, error) {
 	return nil, errNotLinux
 }
 
