@@ -85,17 +85,24 @@ func notMarked(mark uint32) piece {
 	return piece{fmt.Sprintf("meta mark != %#x", mark), []instr{loadMeta{metaMark}, compare{notEqual, native(mark)}}}
 }
 
-// ofMarkedConnection matches the packets that go the way of a connection's first, if the connection has the mark.
+// ofMarkedConnection matches the packets of a connection that has the mark.
 func ofMarkedConnection(mark uint32) piece {
-	return piece{fmt.Sprintf("ct direction original ct mark %#x", mark), []instr{
-		loadCT{ctDirection}, compare{equal, []byte{originalWay}},
-		loadCT{ctMark}, compare{equal, native(mark)},
-	}}
+	return piece{fmt.Sprintf("ct mark %#x", mark), []instr{loadCT{ctMark}, compare{equal, native(mark)}}}
+}
+
+// original matches the packets that go the way of their connection's first.
+func original() piece {
+	return piece{"ct direction original", []instr{loadCT{ctDirection}, compare{equal, []byte{originalWay}}}}
 }
 
 // foreign matches packets to other machines.
 func foreign() piece {
 	return piece{"fib daddr type != local", []instr{loadAddrType{}, compare{notEqual, native(addrLocal)}}}
+}
+
+// homeward matches packets to this machine.
+func homeward() piece {
+	return piece{"fib daddr type local", []instr{loadAddrType{}, compare{equal, native(addrLocal)}}}
 }
 
 // transparent matches TCP packets for which there is a transparent socket.

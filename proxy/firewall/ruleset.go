@@ -105,20 +105,30 @@ func (p Plan) outputRules() []rule {
 			}))
 		}
 	})
-	if len(rules) == 0 {
-		return nil
+	if !p.diverts() || !slices.ContainsFunc(p.Intercepts, func(i Intercept) bool { return len(i.localFamilies()) > 0 }) {
+		return rules
 	}
-	// A program that uploads a file and closes the socket leaves the kernel much to send in nobody's name.
 	return append([]rule{{
-		why:    "Packets of a socket that its program has closed have no user any more.",
+		why:    "In active mode we call this machine's clients from the server's address: what they answer is not the server's.",
+		pieces: []piece{original(), marked(p.Mark), homeward(), markConnection(p.DivertMark), accepted()},
+	}, {
+		// A program that uploads a file and closes the socket leaves the kernel much to send in nobody's name.
+		why:    "These answers; and packets of a socket that its program has closed, which have no user any more.",
 		pieces: []piece{ofMarkedConnection(p.DivertMark), notMarked(p.Mark), mark(p.DivertMark), accepted()},
 	}}, rules...)
 }
 
-// preroutingNATRules redirect control and data connections.
+// preroutingNATRules redirect control and data connections. What is diverted already is not: in active mode a server calls
+// our transparent socket at its client's address, and its port may be one of the data ports.
 func (p Plan) preroutingNATRules() []rule {
 	return p.natRules(Intercept.families, func(i Intercept, f family, ports []PortRange) [][]piece {
-		return i.passing(f, ports)
+		which := i.passing(f, ports)
+		if p.diverts() {
+			for n := range which {
+				which[n] = append(which[n], notMarked(p.DivertMark))
+			}
+		}
+		return which
 	})
 }
 

@@ -31,11 +31,11 @@ table inet ftpalg {
 
 	chain prerouting_nat {
 		type nat hook prerouting priority dstnat; policy accept;
-		meta nfproto ipv4 tcp dport 21 fib daddr type != local iifname "lan1" redirect to :2122 comment "r"
-		meta nfproto ipv6 tcp dport 21 fib daddr type != local iifname "lan1" redirect to :2122 comment "r"
+		meta nfproto ipv4 tcp dport 21 fib daddr type != local iifname "lan1" meta mark != 0x67 redirect to :2122 comment "r"
+		meta nfproto ipv6 tcp dport 21 fib daddr type != local iifname "lan1" meta mark != 0x67 redirect to :2122 comment "r"
 		# Data connections: an EPSV client dials the server's address.
-		meta nfproto ipv4 tcp dport 50000-51000 fib daddr type != local iifname "lan1" redirect comment "r"
-		meta nfproto ipv6 tcp dport 50000-51000 fib daddr type != local iifname "lan1" redirect comment "r"
+		meta nfproto ipv4 tcp dport 50000-51000 fib daddr type != local iifname "lan1" meta mark != 0x67 redirect comment "r"
+		meta nfproto ipv6 tcp dport 50000-51000 fib daddr type != local iifname "lan1" meta mark != 0x67 redirect comment "r"
 	}
 }
 EOF

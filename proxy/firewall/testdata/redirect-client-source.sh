@@ -22,9 +22,9 @@ table inet ftpalg {
 
 	chain prerouting_nat {
 		type nat hook prerouting priority dstnat; policy accept;
-		meta nfproto ipv4 tcp dport 21 fib daddr type != local redirect to :2121 comment "redirect"
+		meta nfproto ipv4 tcp dport 21 fib daddr type != local meta mark != 0x67 redirect to :2121 comment "redirect"
 		# Data connections: an EPSV client dials the server's address.
-		meta nfproto ipv4 tcp dport 50000 fib daddr type != local redirect comment "redirect"
+		meta nfproto ipv4 tcp dport 50000 fib daddr type != local meta mark != 0x67 redirect comment "redirect"
 	}
 }
 EOF

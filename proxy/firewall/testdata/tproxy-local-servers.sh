@@ -32,8 +32,10 @@ table inet ftpalg {
 
 	chain output {
 		type route hook output priority mangle; policy accept;
-		# Packets of a socket that its program has closed have no user any more.
-		ct direction original ct mark 0x67 meta mark != 0x66 meta mark set 0x67 accept
+		# In active mode we call this machine's clients from the server's address: what they answer is not the server's.
+		ct direction original meta mark 0x66 fib daddr type local ct mark set 0x67 accept
+		# These answers; and packets of a socket that its program has closed, which have no user any more.
+		ct mark 0x67 meta mark != 0x66 meta mark set 0x67 accept
 		ip daddr { 198.51.100.0/24, 203.0.113.9 } tcp dport { 21, 50000-51000 } meta mark 0x7 ct mark set 0x67 meta mark set 0x67 accept comment "local"
 		ip daddr { 198.51.100.0/24, 203.0.113.9 } tcp dport { 21, 50000-51000 } meta mark 0xffffffff ct mark set 0x67 meta mark set 0x67 accept comment "local"
 		ip6 daddr 2001:db8::/32 tcp dport { 21, 50000-51000 } meta mark 0x7 ct mark set 0x67 meta mark set 0x67 accept comment "local"

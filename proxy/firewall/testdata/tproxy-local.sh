@@ -33,8 +33,10 @@ table inet ftpalg {
 
 	chain output {
 		type route hook output priority mangle; policy accept;
-		# Packets of a socket that its program has closed have no user any more.
-		ct direction original ct mark 0x67 meta mark != 0x66 meta mark set 0x67 accept
+		# In active mode we call this machine's clients from the server's address: what they answer is not the server's.
+		ct direction original meta mark 0x66 fib daddr type local ct mark set 0x67 accept
+		# These answers; and packets of a socket that its program has closed, which have no user any more.
+		ct mark 0x67 meta mark != 0x66 meta mark set 0x67 accept
 		meta nfproto ipv4 tcp dport { 21, 2100, 50000-51000 } fib daddr type != local meta skuid 0 meta mark != 0x66 ct mark set 0x67 meta mark set 0x67 accept comment "local"
 		meta nfproto ipv4 tcp dport { 21, 2100, 50000-51000 } fib daddr type != local meta skuid 1000 meta mark != 0x66 ct mark set 0x67 meta mark set 0x67 accept comment "local"
 		meta nfproto ipv4 tcp dport { 21, 2100, 50000-51000 } fib daddr type != local meta mark 0x7 ct mark set 0x67 meta mark set 0x67 accept comment "local"
