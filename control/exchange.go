@@ -82,7 +82,7 @@ func (s *Session) exchange(cmd wire.Command) (wire.Reply, error) {
 		switch {
 		case err != nil:
 			return reply, err
-		case misplaced(cmd.Verb, reply), s.tooLate(reply, 225, 226, 425, 426):
+		case misplaced(cmd.Verb, reply), s.tooLate(cmd.Verb, reply):
 			s.observe(Dropped{Code: reply.Code})
 		case !reply.Preliminary():
 			return reply, nil
@@ -97,13 +97,22 @@ func (s *Session) exchange(cmd wire.Command) (wire.Reply, error) {
 // tooLate reports whether a reply that answers a command is more likely one that was still to come, late, to what is over:
 // if it has one of the codes that such replies have, and that the command would not have. What else comes shows that
 // none will.
-func (s *Session) tooLate(r wire.Reply, codes ...int) bool {
+func (s *Session) tooLate(verb string, r wire.Reply) bool {
 	if s.late == 0 {
 		return false
 	}
-	if slices.Contains(codes, r.Code) {
-		s.late--
-		return true
+	switch r.Code {
+	case 425:
+		// What arms or begins a transfer may be refused so.
+		if v := verbs[verb]; v.action != passive && v.action != active && v.flags&data == 0 {
+			s.late--
+			return true
+		}
+	case 225, 226, 426:
+		if verb != "ABOR" {
+			s.late--
+			return true
+		}
 	}
 	s.late = 0
 	return false
@@ -198,7 +207,7 @@ func (s *Session) connect(name string) (wire.Reply, error) {
 		return wire.Reply{}, err
 	}
 	s.server = openServer(s, conn)
-	s.noEPSV, s.noEPRT, s.owed = false, false, 0
+	s.noEPSV, s.noEPRT, s.owed, s.late = false, false, 0, 0
 	s.observe(Started{
 		Client: dataconn.AddrPort(s.Client.RemoteAddr()),
 		Server: dataconn.AddrPort(conn.RemoteAddr()),

@@ -43,6 +43,9 @@ func (s *Session) transfer(cmd wire.Command, d dataconn.Direction) error {
 	if err := s.settleDebts(); err != nil {
 		return err
 	}
+	if err := s.cleared(); err != nil {
+		return err
+	}
 	t := &running{Transfer: s.armed, cmd: cmd, direction: d, begun: time.Now()}
 	s.armed = nil
 	t.Begin(d)
@@ -164,7 +167,7 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 		return true, 0, serverErr(err)
 	}
 	switch {
-	case misplaced(t.cmd.Verb, reply), !t.released && s.tooLate(reply, 225, 226, 426):
+	case misplaced(t.cmd.Verb, reply), !t.released && s.tooLate(t.cmd.Verb, reply):
 		s.observe(Dropped{Code: reply.Code})
 		return false, 0, nil
 	case t.answered(reply):
