@@ -175,10 +175,11 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 			return true, 0, err
 		}
 		return false, 0, nil
-	case reply.Preliminary() && t.Relays() && t.withheld.Code == 0 && !t.released && !t.copied && !t.Connected():
+	case reply.Preliminary() && t.CallsClient() && t.withheld.Code == 0 && !t.released && !t.copied && !t.Connected():
 		// Servers call first and say 150 then, so that a client which hears 150 has been called. Some clients (curl 7.88)
 		// hang up if not. Those servers that call later will find the client told in time.
 		t.withheld, t.by = reply, time.Now().Add(courtesy)
+		t.Call()
 		return false, 0, nil
 	case reply.Preliminary():
 		if err := s.announce(t); err != nil {

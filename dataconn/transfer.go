@@ -45,6 +45,7 @@ type Transfer struct {
 	cancel context.CancelCauseFunc
 
 	begun    chan struct{} // closed by Begin
+	called   chan struct{} // closed by Call
 	released chan struct{} // closed by Release
 	verdict  chan struct{} // closed by Commit
 	copied   chan struct{} // closed when the copy, or the set-up, has ended; err is set before
@@ -70,7 +71,7 @@ func Arm(ctx context.Context, opts Options) *Transfer {
 	ctx, cancel := context.WithCancelCause(ctx)
 	t := &Transfer{
 		opts: opts, ctx: ctx, cancel: cancel,
-		begun: make(chan struct{}), released: make(chan struct{}), verdict: make(chan struct{}),
+		begun: make(chan struct{}), called: make(chan struct{}), released: make(chan struct{}), verdict: make(chan struct{}),
 		copied: make(chan struct{}), closed: make(chan struct{}), ready: make(chan struct{}),
 	}
 	go t.run()
@@ -102,8 +103,12 @@ func (t *Transfer) Bytes() int64 { return t.bytes.Load() }
 // Ready is closed when both legs are connected; not if they fail to.
 func (t *Transfer) Ready() <-chan struct{} { return t.ready }
 
-// Relays reports whether a call of the server's makes us call the client, as in active mode.
-func (t *Transfer) Relays() bool { return t.opts.Server.listens() && !t.opts.Client.listens() }
+// CallsClient reports whether we call the client, as a server in active mode does.
+func (t *Transfer) CallsClient() bool { return !t.opts.Client.listens() }
+
+// Call lets us call the client where the server does not call us, once: when the server has promised that there will be
+// something to say. A client whose command is refused is not called.
+func (t *Transfer) Call() { close(t.called) }
 
 // Connected reports whether both legs are connected, or were.
 func (t *Transfer) Connected() bool {
@@ -233,6 +238,7 @@ func (t *Transfer) connect() error {
 		}
 		// An active server calls only once it has something to say: a client whose command is refused is not called.
 		select {
+		case <-t.called:
 		case <-t.released:
 		case <-ctx.Done():
 			return context.Cause(ctx)

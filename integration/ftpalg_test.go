@@ -16,19 +16,19 @@ import (
 	"time"
 )
 
-// program builds ftpalg once for all tests and returns its path. It is removed by the operating system's rules for
-// temporary files, not by us: tests that run later need it too.
-var builtProgram = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "ftpalg-build-")
-	if err != nil {
+// builtProgram builds ftpalg once for all tests and returns its path.
+var builtProgram = sync.OnceValues(func() (string, error) { return buildProgram(raced) })
+
+// builtUnraced is the same without the race detector, which allows 8128 goroutines at most.
+var builtUnraced = sync.OnceValues(func() (string, error) { return buildProgram(false) })
+
+func buildProgram(race bool) (string, error) {
+	if err := os.MkdirAll(buildDir(), 0o755); err != nil { // it runs as other users too
 		return "", err
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { // it runs as other users too
-		return "", err
-	}
-	path := filepath.Join(dir, "ftpalg")
+	path := filepath.Join(buildDir(), fmt.Sprintf("ftpalg-race=%t", race))
 	args := []string{"build", "-o", path}
-	if raced {
+	if race {
 		args = append(args, "-race")
 	}
 	command := exec.Command("go", append(args, "ftpalg/cmd/ftpalg")...)
@@ -36,7 +36,12 @@ var builtProgram = sync.OnceValues(func() (string, error) {
 		return "", fmt.Errorf("%v: %v\n%s", command, err, said)
 	}
 	return path, nil
-})
+}
+
+// buildDir is where ftpalg is built: TestMain removes it, and removeStale that of a run that was killed.
+func buildDir() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("ftpalg-%d-0-build", os.Getpid()))
+}
 
 func ftpalgProgram(t *testing.T) string {
 	t.Helper()

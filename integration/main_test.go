@@ -16,12 +16,16 @@ const roleVariable = "FTPALG_TEST_ROLE"
 var roles = map[string]func(args []string) error{
 	"ftpserverlib": serveFtpserverlib,
 	"jlaffaye":     runJlaffaye,
+	"crowd":        runCrowd,
+	"tiny":         serveTiny,
 }
 
 func TestMain(m *testing.M) {
 	role, ok := roles[os.Getenv(roleVariable)]
 	if !ok {
-		os.Exit(m.Run())
+		code := m.Run()
+		os.RemoveAll(buildDir())
+		os.Exit(code)
 	}
 	if err := role(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -27,6 +27,12 @@ type target struct {
 
 	// Login is the user name that it gives. nil means ftpUser.
 	Login func(*server, family) string
+
+	// Clients are those that take part. nil means all.
+	Clients names
+
+	// Passive are those of them that leave out PORT and EPRT.
+	Passive names
 }
 
 // A job is one session of a client with a server.
@@ -48,11 +54,14 @@ var verbs = [2][]string{v4: {"PASV", "EPSV", "PORT", "EPRT"}, v6: {"EPSV", "EPRT
 func runMatrix(t *testing.T, l *lab, servers []*server, via target) {
 	samples := l.payload()
 	for _, c := range clients {
+		if !via.Clients.include(c.name) {
+			continue
+		}
 		for _, s := range servers {
 			for _, f := range families {
 				for _, verb := range verbs[f] {
 					pair := pairing{c.name, s.Name, verb, f}
-					if !pair.can(works) {
+					if !pair.can(works) || slices.Contains(via.Passive, c.name) && !slices.Contains(passiveVerbs, verb) {
 						continue
 					}
 					name := fmt.Sprintf("%s/%s/%s/%s/%s", c.name, s.Name, via.Name, strings.ToLower(verb), f)

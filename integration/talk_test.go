@@ -10,8 +10,11 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A talk is one end of a control connection held by a test itself, for what no real client or server would say.
@@ -42,7 +45,7 @@ func (n *namespace) callFrom(t *testing.T, from netip.AddrPort, to netip.AddrPor
 	t.Helper()
 	var conn net.Conn
 	err := n.Do(func() (err error) {
-		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from), Timeout: hang}
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from), Timeout: hang, Control: reusing}
 		conn, err = d.DialContext(context.Background(), "tcp", to.String())
 		return err
 	})
@@ -52,6 +55,14 @@ func (n *namespace) callFrom(t *testing.T, from netip.AddrPort, to netip.AddrPor
 	conn.SetDeadline(time.Now().Add(hang))
 	t.Cleanup(func() { conn.Close() })
 	return conn
+}
+
+// reusing lets many connections come from one port, as those of servers do from port 20.
+func reusing(_, _ string, raw syscall.RawConn) (err error) {
+	if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) }); e != nil {
+		return e
+	}
+	return err
 }
 
 // listen listens on an address in a namespace until the test is over.
@@ -132,18 +143,29 @@ func (k *talk) ended() string {
 // passivePort is the port that a 227 or 229 names.
 func passivePort(t *testing.T, reply string) uint16 {
 	t.Helper()
+	p, err := portNamed(reply)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// portNamed is passivePort outside a test.
+func portNamed(reply string) (uint16, error) {
 	var a, b uint16
 	if i := strings.Index(reply, "(|||"); i >= 0 {
-		fmt.Sscanf(reply[i:], "(|||%d|)", &a)
-		return a
+		_, err := fmt.Sscanf(reply[i:], "(|||%d|)", &a)
+		return a, err
 	}
 	var h [4]int
-	if i := strings.Index(reply, "("); i < 0 {
-		t.Fatalf("no address in %q", reply)
-	} else if _, err := fmt.Sscanf(reply[i:], "(%d,%d,%d,%d,%d,%d)", &h[0], &h[1], &h[2], &h[3], &a, &b); err != nil {
-		t.Fatalf("%v in %q", err, reply)
+	i := strings.Index(reply, "(")
+	if i < 0 {
+		return 0, fmt.Errorf("no address in %q", reply)
 	}
-	return a<<8 | b
+	if _, err := fmt.Sscanf(reply[i:], "(%d,%d,%d,%d,%d,%d)", &h[0], &h[1], &h[2], &h[3], &a, &b); err != nil {
+		return 0, fmt.Errorf("%w in %q", err, reply)
+	}
+	return a<<8 | b, nil
 }
 
 // A puppet is a server in the lab's server namespace whose every word is the test's.
