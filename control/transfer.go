@@ -354,7 +354,7 @@ func (s *Session) interject(t *running) error {
 	return nil
 }
 
-// telnetSynch is Interrupt Process and Data Mark as clients send them: the mark's IAC is the urgent byte, and the mark
+// telnetIP and telnetDM are Interrupt Process and Data Mark as clients send them: the mark's IAC is the urgent byte, and the mark
 // itself follows in band (RFC 854; RFC 959 §4.1.3).
 var telnetIP, telnetDM = []byte{0xFF, 0xF4, 0xFF}, []byte{0xF2}
 

@@ -122,10 +122,7 @@ func (t *Transfer) Connected() bool {
 
 // Commit ends a transfer whose Err is nil as whole: the receiver sees the end of the file. Closed follows when the
 // receiver has closed its end, or after Linger.
-func (t *Transfer) Commit() {
-	t.committed = true
-	close(t.verdict)
-}
+func (t *Transfer) Commit() { close(t.verdict) }
 
 // Reset ends the transfer, whatever its state, so that neither peer takes it for whole. Closed follows at once. After
 // Commit it only cuts short what remains. It is what becomes of a transfer whose process is killed, too.
