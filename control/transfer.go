@@ -326,11 +326,14 @@ func (s *Session) overdue(t *running) (int, error) {
 // interject takes what the client says while a transfer runs: an urgent command is passed on, another is held until the
 // transfer is over (RFC 959 §4.1.3, ABOR; STAT; QUIT).
 func (s *Session) interject(t *running) error {
-	cmd := s.client.cmd
+	cmd, err := s.client.cmd, s.client.err
 	var syntax *wire.SyntaxError
-	if errors.As(s.client.err, &syntax) && !syntax.Binary || s.client.err == nil && verbs[cmd.Verb].flags&urgent == 0 || len(t.urgent) >= maxUrgent {
-		// Also the answer to a malformed line: now it would be taken for the transfer's.
-		s.held = &message{cmd, s.client.err}
+	later := errors.As(err, &syntax) && !syntax.Binary // its answer would be taken for the transfer's now
+	if err == nil {
+		later = verbs[cmd.Verb].flags&urgent == 0 || len(t.urgent) >= maxUrgent
+	}
+	if later {
+		s.held = &message{cmd, err}
 		return nil
 	}
 	if _, ok, err := s.heard(); !ok {
