@@ -49,12 +49,13 @@ const (
 )
 
 // Config is the whole of a configuration file. The yaml tags are the keys of the file, of the environment and of the
-// flags; what each means to a reader of the file is in reference.go.
+// flags; what each means to a reader of the file is in meanings.go.
 type Config struct {
 	Listeners []Listener `yaml:"listeners"`
 	// Destinations are ordered and the first match decides. Where none matches, every server may be reached but by an
 	// explicit listener, whose clients are held to safe defaults; proxy has those.
 	Destinations []Destination `yaml:"destinations"`
+	TLS          TLS           `yaml:"tls"`
 	// Mark is the SO_MARK of every socket ftpalg makes, so that rules can tell them from intercepted traffic.
 	Mark Mark `yaml:"mark"`
 	// DivertMark is the packet mark that our rules give to packets which belong to our transparent sockets, and
@@ -81,7 +82,18 @@ type Listener struct {
 	DataPorts  PortRange  `yaml:"data_ports"` // 1024 or above; zero: any free port
 	ServerData ServerData `yaml:"server_data"`
 	Unknown    Unknown    `yaml:"unknown_commands"`
-	Intercept  Intercept  `yaml:"intercept"` // tproxy and redirect only
+	TLS        TLSMode    `yaml:"tls"`
+	// Implicit means TLS from the first byte, without AUTH, on every connection whatever its port.
+	Implicit bool `yaml:"implicit"`
+	// ImplicitPorts are a tproxy's or redirect's only: destination ports that have TLS from the first byte.
+	ImplicitPorts []PortRange `yaml:"implicit_ports"`
+	// Certificate and CertificateKey are PEM files, perhaps the same one, of what clients see. Both or neither. For the
+	// modes explicit and gateway, and for TLSClientOnly. Empty: the authority signs one for the name that the client asks
+	// for and our address.
+	Certificate    File         `yaml:"certificate"`
+	CertificateKey File         `yaml:"certificate_key"`
+	SessionReuse   SessionReuse `yaml:"session_reuse"`
+	Intercept      Intercept    `yaml:"intercept"` // tproxy and redirect only
 }
 
 // Intercept says which traffic `ftpalg rules` hands to a tproxy or redirect listener. All given criteria must match.
@@ -102,18 +114,21 @@ type Destination struct {
 	Allow []Target    `yaml:"allow"`
 	Deny  []Target    `yaml:"deny"`
 	Ports []PortRange `yaml:"ports"`
+	// TLS is for rules that allow, and zero in those that deny. Where no rule matches it is DefaultDestinationTLS.
+	TLS DestinationTLS `yaml:"tls"`
 }
 
 // Timeouts are the clocks of a session. All are positive.
 type Timeouts struct {
-	Connect   time.Duration `yaml:"connect"`    // dialing a server, and its greeting
-	Login     time.Duration `yaml:"login"`      // from accept to 230
-	Idle      time.Duration `yaml:"idle"`       // waiting for a command, no transfer
-	Reply     time.Duration `yaml:"reply"`      // the server owes a reply
-	DataSetup time.Duration `yaml:"data_setup"` // data connections connect
-	DataIdle  time.Duration `yaml:"data_idle"`  // no byte moves in a transfer
-	Abort     time.Duration `yaml:"abort"`      // after ABOR's first reply
-	Drain     time.Duration `yaml:"drain"`      // after SIGTERM, transfers finish
+	Connect      time.Duration `yaml:"connect"`       // dialing a server, and its greeting
+	TLSHandshake time.Duration `yaml:"tls_handshake"` // a handshake with either side, of control and data connections
+	Login        time.Duration `yaml:"login"`         // from accept to 230
+	Idle         time.Duration `yaml:"idle"`          // waiting for a command, no transfer
+	Reply        time.Duration `yaml:"reply"`         // the server owes a reply
+	DataSetup    time.Duration `yaml:"data_setup"`    // data connections connect
+	DataIdle     time.Duration `yaml:"data_idle"`     // no byte moves in a transfer
+	Abort        time.Duration `yaml:"abort"`         // after ABOR's first reply
+	Drain        time.Duration `yaml:"drain"`         // after SIGTERM, transfers finish
 }
 
 // Limits bound what peers can make ftpalg hold. All are positive. Each says in Example and Reference what it stops.

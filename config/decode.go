@@ -112,6 +112,11 @@ func parse(text string, t reflect.Type) (any, error) {
 			return nil, err
 		}
 		v.Elem().SetUint(n)
+	case reflect.Bool:
+		if text != "true" && text != "false" {
+			return nil, fmt.Errorf("%s is neither true nor false", quoted(text))
+		}
+		v.Elem().SetBool(text == "true")
 	default:
 		return nil, fmt.Errorf("no text is known for the type %s", t)
 	}
@@ -136,6 +141,8 @@ func format(v reflect.Value) string {
 		return strconv.FormatInt(v.Int(), 10)
 	case reflect.Uint32:
 		return strconv.FormatUint(v.Uint(), 10)
+	case reflect.Bool:
+		return strconv.FormatBool(v.Bool())
 	}
 	return v.String()
 }

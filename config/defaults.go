@@ -19,14 +19,15 @@ func Default() *Config {
 		DivertMark: 0x0f7a0002,
 		RouteTable: 3990,
 		Timeouts: Timeouts{
-			Connect:   15 * time.Second,
-			Login:     2 * time.Minute,
-			Idle:      10 * time.Minute,
-			Reply:     2 * time.Minute,
-			DataSetup: 30 * time.Second,
-			DataIdle:  2 * time.Minute,
-			Abort:     time.Second,
-			Drain:     30 * time.Second,
+			Connect:      15 * time.Second,
+			TLSHandshake: 15 * time.Second,
+			Login:        2 * time.Minute,
+			Idle:         10 * time.Minute,
+			Reply:        2 * time.Minute,
+			DataSetup:    30 * time.Second,
+			DataIdle:     2 * time.Minute,
+			Abort:        time.Second,
+			Drain:        30 * time.Second,
 		},
 		Limits: Limits{
 			Sessions:           10000,
@@ -44,14 +45,20 @@ func Default() *Config {
 	return c
 }
 
-// complete gives every listener the defaults of its mode, and addresses their one spelling.
+// complete gives every listener the defaults of its mode, rules that allow those of TLS, and addresses their one
+// spelling.
 func (c *Config) complete() {
 	if len(c.Destinations) == 0 {
 		c.Destinations = nil // an empty list is no list, so that Configs compare
 	}
+	for i := range c.Destinations {
+		if d := &c.Destinations[i]; len(d.Allow) > 0 {
+			d.TLS.complete()
+		}
+	}
 	taken := map[string]bool{}
 	for i := range c.Listeners {
-		c.Listeners[i].complete()
+		c.Listeners[i].complete(c.TLS.AuthorityCert != "")
 		taken[c.Listeners[i].Name] = true
 	}
 	next := map[Mode]int{}
@@ -76,7 +83,7 @@ func (c *Config) complete() {
 var defaultDataPorts = PortRange{50000, 50999}
 
 // complete gives the listener the defaults of its mode, except its name. A listener of no known mode stays as it is.
-func (l *Listener) complete() {
+func (l *Listener) complete(authority bool) {
 	if !l.Mode.valid() {
 		return
 	}
@@ -102,9 +109,7 @@ func (l *Listener) complete() {
 	if l.Unknown == "" {
 		l.Unknown = UnknownRelay
 	}
-	if l.intercepts() && len(l.Intercept.Ports) == 0 {
-		l.Intercept.Ports = []PortRange{{21, 21}}
-	}
+	l.completeTLS(authority)
 	if a, err := netip.ParseAddrPort(l.Server); err == nil {
 		l.Server = netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
 	}

@@ -7,10 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -141,14 +143,51 @@ func (l *loader) value(n *yaml.Node, t reflect.Type, key string) any {
 	return nil
 }
 
-// scalar is the value that the text has as the type, or nil if it is a fault.
+// scalar is the value that the text has as the type, or nil if it is a fault. A path with a fault stays as it was
+// written, so that it is not found missing besides.
 func (l *loader) scalar(line int, text string, t reflect.Type, key string) any {
 	value, err := parse(text, t)
 	if err != nil {
 		l.fault(line, key, err.Error())
 		return nil
 	}
+	if text, ok := value.(File); ok && text != "" {
+		path, err := l.absolute(string(text))
+		if err != nil {
+			l.fault(line, key, err.Error())
+			return text
+		}
+		return File(path)
+	}
 	return value
+}
+
+// absolute is the path that the text of a File means.
+func (l *loader) absolute(text string) (string, error) {
+	path := text
+	if name, ok := strings.CutPrefix(text, "credential:"); ok {
+		if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
+			return "", fmt.Errorf("%s names no credential: write credential:NAME, with the name that LoadCredential= gives it",
+				quoted(text))
+		}
+		if l.credentials == "" {
+			return "", fmt.Errorf("%s needs CREDENTIALS_DIRECTORY, which is not set; systemd sets it for a unit that has "+
+				"LoadCredential=", quoted(text))
+		}
+		path = filepath.Join(l.credentials, name)
+	} else if !filepath.IsAbs(text) {
+		path = filepath.Join(filepath.Dir(l.file), text)
+	}
+	if !filepath.IsAbs(path) {
+		var err error
+		if path, err = filepath.Abs(path); err != nil {
+			return "", fmt.Errorf("%s is relative to a directory that is unknown: %w", quoted(text), err)
+		}
+	}
+	if !utf8.ValidString(path) || strings.ContainsFunc(path, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return "", fmt.Errorf("%s has characters that cannot be printed; give the file another name", quoted(path))
+	}
+	return path, nil
 }
 
 // sequence is the value of a sequence node where a list is wanted. An element with a fault stays, as nil, so that those

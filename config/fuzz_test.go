@@ -33,8 +33,15 @@ func FuzzLoad(f *testing.F) {
 	}
 	f.Add([]byte("listeners: [{mode: explicit, address: '[fe80::1%eth0]:1', advertise: a.b}, {mode: gateway, server: '[::1]:2'}]"))
 	f.Add([]byte("destinations: [{allow: ['fe80::', 'a*', 'b.', '::/0', self], ports: 1-2}]\nlimits: {line: 1000B}"))
+	f.Add([]byte("tls: {authority_cert: a/../b.pem, authority_key: /b.pem, server_roots: ' /x', key_log: './credential:x'}\n" +
+		"listeners: [{mode: redirect, tls: require, implicit: true, implicit_ports: 20-22}, " +
+		"{mode: tproxy, address: '[::]:1', tls: pass}]"))
+	f.Add([]byte("listeners: [{mode: explicit, tls: client-only, certificate: 'é #', certificate_key: ': x', " +
+		"session_reuse: require}]\n" +
+		"destinations: [{allow: '*', tls: {pins: ['sha256:" + digits64 + "'], min_version: 1.0, max_version: 1.1, " +
+		"ciphers: TLS_RSA_WITH_AES_128_CBC_SHA, curves: P-256, verify: untrusted-ca, pass: 1024-2047}}]"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		l := newLoader("f")
+		l := newLoader("f", nil)
 		l.document(text)
 		c, _, err := l.config()
 		if err != nil {
@@ -52,7 +59,7 @@ func FuzzLoad(f *testing.F) {
 		if err := c.Validate(); err != nil {
 			t.Fatalf("loaded and is not valid: %v", err)
 		}
-		again := newLoader("again")
+		again := newLoader("again", nil)
 		again.document(c.YAML())
 		d, _, err := again.config()
 		if err != nil {

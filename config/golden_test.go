@@ -48,7 +48,7 @@ func TestFaults(t *testing.T) {
 
 // faultsOf loads a case's input.
 func faultsOf(input string) string {
-	o, l := Options{Flags: map[string]string{}}, newLoader("ftpalg.yaml")
+	o, path := Options{Flags: map[string]string{}}, "ftpalg.yaml"
 	var file strings.Builder
 	for line := range strings.Lines(input) {
 		scene, isScene := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "$ ")
@@ -57,7 +57,7 @@ func faultsOf(input string) string {
 		case !isScene:
 			file.WriteString(line)
 		case scene == "no file":
-			l = newLoader("")
+			path = ""
 		case word == "env":
 			o.Environ = append(o.Environ, setting)
 		case word == "flag":
@@ -65,7 +65,8 @@ func faultsOf(input string) string {
 			o.Flags[key] = value
 		}
 	}
-	if l.file != "" {
+	l := newLoader(path, o.Environ)
+	if path != "" {
 		l.document([]byte(file.String()))
 	}
 	l.environment(o.Environ)

@@ -16,7 +16,7 @@ import (
 type Options struct {
 	// Environ is the environment, NAME=VALUE each, as os.Environ gives it. FTPALG_LOG_LEVEL sets log.level, and so on.
 	// A variable FTPALG_… that sets nothing is a fault, but for FTPALG_INTEGRATION and FTPALG_TEST_…, which the
-	// project's tests use. nil: no environment.
+	// project's tests use. CREDENTIALS_DIRECTORY is for File. nil: no environment.
 	Environ []string
 	// Flags are texts by key, such as "log.level". nil: none.
 	Flags map[string]string
@@ -25,7 +25,7 @@ type Options struct {
 // Load makes a Config of flags, else environment, else the file, else Default. No path, no file. The warnings are what
 // works and is probably not meant. The error is Faults: everything that is wrong, and then there is no Config.
 func Load(path string, o Options) (c *Config, warnings Faults, err error) {
-	l := newLoader(path)
+	l := newLoader(path, o.Environ)
 	if path != "" {
 		if text, err := read(path); err != nil {
 			l.fault(0, "", err.Error())
@@ -40,13 +40,14 @@ func Load(path string, o Options) (c *Config, warnings Faults, err error) {
 
 // loader is one Load under way.
 type loader struct {
-	file      string           // the file's path, or empty
-	tree      map[string]any   // what the file says; see document
-	overrides map[string]any   // what the environment and flags say, by key
-	places    map[string]place // where the value of each key was given
-	faulty    map[string]bool  // keys that have a fault
-	within    map[string]bool  // keys that have a faulty key below them
-	faults    Faults
+	file        string           // the file's path, or empty
+	credentials string           // $CREDENTIALS_DIRECTORY, or empty
+	tree        map[string]any   // what the file says; see document
+	overrides   map[string]any   // what the environment and flags say, by key
+	places      map[string]place // where the value of each key was given
+	faulty      map[string]bool  // keys that have a fault
+	within      map[string]bool  // keys that have a faulty key below them
+	faults      Faults
 }
 
 // place is where a value was given: a line of the file, or a variable or a flag, which has its own name for the key.
@@ -56,14 +57,20 @@ type place struct {
 	Name string // empty: the key itself
 }
 
-func newLoader(path string) *loader {
-	return &loader{
+func newLoader(path string, environ []string) *loader {
+	l := &loader{
 		file:      path,
 		overrides: map[string]any{},
 		places:    map[string]place{},
 		faulty:    map[string]bool{},
 		within:    map[string]bool{},
 	}
+	for _, entry := range environ {
+		if dir, ok := strings.CutPrefix(entry, "CREDENTIALS_DIRECTORY="); ok {
+			l.credentials = dir
+		}
+	}
+	return l
 }
 
 // config assembles what was taken in, and judges the outcome.
@@ -81,6 +88,9 @@ func (l *loader) config() (*Config, Faults, error) {
 	for i := range c.Listeners {
 		if l.faulty[fmt.Sprintf("listeners[%d].address", i)] {
 			c.Listeners[i].Address = netip.AddrPort{} // what it would have been is unknown, so it is in nobody's way
+		}
+		if l.faulty[fmt.Sprintf("listeners[%d].tls", i)] {
+			c.Listeners[i].TLS = "" // the same
 		}
 	}
 	found := c.check()

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -48,11 +49,11 @@ func TestNoFile(t *testing.T) {
 	want := &Config{
 		Listeners: []Listener{{
 			Name: "explicit", Mode: Explicit, Address: netip.MustParseAddrPort("127.0.0.1:2121"),
-			Source: SourceOwn, ServerData: DataSame, Unknown: UnknownRelay,
+			Source: SourceOwn, ServerData: DataSame, Unknown: UnknownRelay, TLS: TLSRefuse, SessionReuse: ReuseLog,
 		}},
 		Mark: 0x0f7a0001, DivertMark: 0x0f7a0002, RouteTable: 3990,
-		Timeouts: Timeouts{Connect: 15 * time.Second, Login: 2 * time.Minute, Idle: 10 * time.Minute, Reply: 2 * time.Minute,
-			DataSetup: 30 * time.Second, DataIdle: 2 * time.Minute, Abort: time.Second, Drain: 30 * time.Second},
+		Timeouts: Timeouts{Connect: 15 * time.Second, TLSHandshake: 15 * time.Second, Login: 2 * time.Minute,
+			Idle: 10 * time.Minute, Reply: 2 * time.Minute, DataSetup: 30 * time.Second, DataIdle: 2 * time.Minute, Abort: time.Second, Drain: 30 * time.Second},
 		Limits: Limits{Sessions: 10000, SessionsPerClient: 256, SessionsInLogin: 1000, DataListeners: 4096, Line: 4096,
 			ReplyLines: 512, ReplyBytes: 65536, PendingConnections: 512},
 		Log: Log{Format: "text", Level: "info"},
@@ -123,6 +124,12 @@ listeners:
     data_ports: 2000-2100
     server_data: passive
     unknown_commands: refuse
+    tls: client-only
+    implicit: true
+    implicit_ports: 990, 2100
+    certificate: /tls/proxy.pem
+    certificate_key: /tls/proxy.key
+    session_reuse: off
     intercept:
       ports: "21, 2000-2100"
       clients: [10.0.0.0/8, 2001:db8::/32, 192.0.2.7, "::ffff:10.0.0.0/104"]
@@ -138,6 +145,21 @@ destinations:
     ports: "21,990,1024-65535"
   - allow: "*"
     ports: [21, 990]
+    tls:
+      verify: off
+      pins:
+        - sha256:`+digits64+`
+        - sha256:ABCDEFABCDEFABCDEFABCDEFABCDEFABCDEFABCDEFABCDEFABCDEFABCDEFABCD
+      client_cert: /tls/client.pem
+      client_key: /tls/client.pem
+      min_version: 1.2
+      max_version: "1.2"
+      ciphers: TLS_RSA_WITH_AES_128_CBC_SHA, TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+      curves: [P-256, X25519]
+      missing_close_notify: whole
+      pass: 1024-2047
+  - allow: loopback
+tls: {authority_cert: /tls/ca.pem, authority_key: /tls/ca.key, server_roots: "/tls/roots #1.pem"}
 mark: 5
 divert_mark: 0xFFFFFFFF
 route_table: 2147483647
@@ -151,6 +173,8 @@ log: {format: json, level: debug}
 		{
 			Name: "lan.1", Mode: TPROXY, Address: netip.MustParseAddrPort("192.0.2.1:2121"), Source: SourceOwn,
 			Advertise: "203.0.113.7", DataPorts: ports, ServerData: DataPassive, Unknown: UnknownRefuse,
+			TLS: TLSClientOnly, Implicit: true, ImplicitPorts: []PortRange{{990, 990}, {2100, 2100}},
+			Certificate: "/tls/proxy.pem", CertificateKey: "/tls/proxy.key", SessionReuse: ReuseOff,
 			Intercept: Intercept{
 				Ports:      []PortRange{{21, 21}, ports},
 				Clients:    []netip.Prefix{prefix("10.0.0.0/8"), prefix("2001:db8::/32"), prefix("192.0.2.7/32"), prefix("10.0.0.0/8")},
@@ -161,7 +185,7 @@ log: {format: json, level: debug}
 			},
 		},
 		{Name: "gateway", Mode: Gateway, Address: netip.MustParseAddrPort("127.0.0.1:0"), Server: "192.0.2.9:990",
-			Source: SourceOwn, ServerData: DataSame, Unknown: UnknownRelay},
+			Source: SourceOwn, ServerData: DataSame, Unknown: UnknownRelay, TLS: TLSInspect, SessionReuse: ReuseLog},
 	}
 	want.Destinations = []Destination{
 		{
@@ -169,8 +193,20 @@ log: {format: json, level: debug}
 				{Host: "*.example.com"}, {Host: "intranet"}},
 			Ports: []PortRange{{21, 21}, {990, 990}, {1024, 65535}},
 		},
-		{Allow: []Target{{Host: "*"}}, Ports: []PortRange{{21, 21}, {990, 990}}},
+		{
+			Allow: []Target{{Host: "*"}}, Ports: []PortRange{{21, 21}, {990, 990}},
+			TLS: DestinationTLS{
+				Verify:     VerifyOff,
+				Pins:       []Pin{{0x01, 0x23, 0x45, 0x67, 0x89, 31: 0xff}, Pin(bytes.Repeat([]byte{0xab, 0xcd, 0xef}, 11)[:32])},
+				ClientCert: "/tls/client.pem", ClientKey: "/tls/client.pem",
+				MinVersion: TLS12, MaxVersion: TLS12,
+				Ciphers: []Cipher{"TLS_RSA_WITH_AES_128_CBC_SHA", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"},
+				Curves:  []Curve{CurveP256, CurveX25519}, MissingClose: CloseWhole, Pass: PortRange{1024, 2047},
+			},
+		},
+		{Allow: []Target{{Keyword: TargetLoopback}}, TLS: DefaultDestinationTLS()},
 	}
+	want.TLS = TLS{AuthorityCert: "/tls/ca.pem", AuthorityKey: "/tls/ca.key", ServerRoots: "/tls/roots #1.pem"}
 	want.Mark, want.DivertMark, want.RouteTable = 5, 0xffffffff, 1<<31-1
 	want.Timeouts.Idle = time.Hour
 	want.Limits.Line, want.Limits.ReplyBytes = 1e6, 1<<20
@@ -183,6 +219,9 @@ log: {format: json, level: debug}
 	}
 }
 
+// digits64 is a hash in hexadecimal.
+const digits64 = "01234567890000000000000000000000000000000000000000000000000000ff"
+
 // TestPrecedence sets every scalar key in the file, then in the environment too, then by a flag too.
 func TestPrecedence(t *testing.T) {
 	// A text for each key and layer, all different.
@@ -192,6 +231,8 @@ func TestPrecedence(t *testing.T) {
 			return fmt.Sprintf("%dm", 50+layer)
 		case Size:
 			return fmt.Sprintf("%dKiB", 50+layer)
+		case File:
+			return fmt.Sprintf("/tls/%d", 50+layer)
 		}
 		switch s.key {
 		case "log.level":
@@ -203,11 +244,17 @@ func TestPrecedence(t *testing.T) {
 		}
 		return fmt.Sprint(50 + layer)
 	}
+	// Keys that are worth nothing alone, and then one that is worth a warning.
+	other := map[string]string{"tls.authority_cert": "tls.authority_key", "tls.authority_key": "tls.authority_cert"}
+	warned := "tls.key_log"
 	for _, s := range scalars() {
 		t.Run(s.key, func(t *testing.T) {
 			file, name := s.key+": "+text(s, 0), s.key
 			if section, key, ok := strings.Cut(s.key, "."); ok {
 				file, name = section+":\n  "+key+": "+text(s, 0), section+"_"+key
+			}
+			if other := other[s.key]; other != "" {
+				file += "\n  " + strings.TrimPrefix(other, "tls.") + ": /tls/other"
 			}
 			environ := []string{"HOME=/", "FTPALG_" + strings.ToUpper(name) + "=" + text(s, 1)}
 			flags := map[string]string{s.key: text(s, 2)}
@@ -218,7 +265,14 @@ func TestPrecedence(t *testing.T) {
 				}
 				want := texts(Default())
 				want[s.key] = format(reflect.ValueOf(value))
-				if d := cmp.Diff(want, texts(load(t, file, o))); d != "" {
+				if other := other[s.key]; other != "" {
+					want[other] = "/tls/other"
+				}
+				c, warnings, err := Load(write(t, file), o)
+				if err != nil || (len(warnings) > 0) != (s.key == warned) {
+					t.Fatal(err, warnings)
+				}
+				if d := cmp.Diff(want, texts(c)); d != "" {
 					t.Errorf("layer %d: %s", layer, d)
 				}
 			}
@@ -314,19 +368,28 @@ func TestValidateWithoutLoad(t *testing.T) {
 		t.Error(err)
 	}
 	c.Listeners = append(c.Listeners, Listener{
-		Name: "x", Mode: Redirect, Source: SourceOwn, ServerData: DataSame, Unknown: UnknownRelay,
+		Name: "x", Mode: Redirect, Source: SourceOwn, ServerData: DataSame, Unknown: UnknownRelay, ImplicitPorts: []PortRange{{}},
 		Intercept: Intercept{Ports: []PortRange{{}}, Clients: []netip.Prefix{{}}},
 	})
 	c.Listeners[0].DataPorts = PortRange{3000, 2000}
-	c.Destinations = []Destination{{Deny: []Target{{}, {Keyword: TargetSelf, Host: "*"}}, Ports: []PortRange{{3, 2}}}}
+	c.Destinations = []Destination{{Deny: []Target{{}, {Keyword: TargetSelf, Host: "*"}}, Ports: []PortRange{{3, 2}}},
+		{Allow: []Target{{Host: "*"}}, TLS: DestinationTLS{Pass: PortRange{3000, 2000}}}}
 	want := `listeners[0].data_ports: 3000-2000 begins after its end
 listeners[1].address: is missing; write IP:PORT
 listeners[1].data_ports: is missing; connections of this kind need a range, such as 50000-50999
+listeners[1].tls: is missing; write one of: inspect, refuse, require, client-only, server-only, pass
+listeners[1].session_reuse: is missing; write one of: off, log, require
+listeners[1].implicit_ports[0]: is no port or range of ports: write 21 or 50000-50999
 listeners[1].intercept.ports[0]: is no port or range of ports: write 21 or 50000-50999
 listeners[1].intercept.clients[0]: is no address or prefix
 destinations[0].deny[0]: is no target
 destinations[0].deny[1]: is no target
-destinations[0].ports[0]: is no port or range of ports: write 21 or 50000-50999`
+destinations[0].ports[0]: is no port or range of ports: write 21 or 50000-50999
+destinations[1].tls.verify: is missing; write one of: strict, untrusted-ca, off
+destinations[1].tls.min_version: is missing; write one of: 1.0, 1.1, 1.2, 1.3
+destinations[1].tls.max_version: is missing; write one of: 1.0, 1.1, 1.2, 1.3
+destinations[1].tls.missing_close_notify: is missing; write one of: broken, whole
+destinations[1].tls.pass: 3000-2000 begins after its end`
 	if err := c.Validate(); err == nil || err.Error() != want {
 		t.Errorf("got:\n%v\nwant:\n%s", err, want)
 	}

@@ -39,10 +39,36 @@ var meanings = []meaning{
 	{key: "listeners[].unknown_commands",
 		text: "Commands that ftpalg does not know. relay: the server answers them. refuse: ftpalg does, with 502; stops what a " +
 			"server understands and ftpalg cannot judge."},
+	{key: "listeners[].tls", byDefault: "`inspect` with `tls.authority_cert`, else `refuse`",
+		text: "What becomes of TLS (FTPS). inspect: ftpalg ends the client's and makes its own with the server; sessions without " +
+			"TLS pass too. refuse: AUTH is answered with 534, and TLS is hidden from FEAT. require: as inspect, but " +
+			"logins without TLS are refused before a password crosses the wire, and so are unprotected transfers. client-only: " +
+			"TLS with the client and NONE with the server, so what the client protects, its password and its files, crosses the " +
+			"network between ftpalg and the server in PLAIN TEXT. server-only: TLS with the server and none with the client, so " +
+			"passwords and files cross the network between the client and ftpalg in plain text. pass: TLS is relayed and not " +
+			"opened; its data connections are let through only to the ports of destinations[].tls.pass."},
+	{key: "listeners[].implicit",
+		text: "true or false: whether every connection has TLS from its first byte, without AUTH, whatever its port. Not where " +
+			"tls is refuse or server-only."},
+	{key: "listeners[].implicit_ports",
+		text: "For tproxy and redirect only: ports on which clients speak TLS from the first byte, without AUTH; single ones and " +
+			"ranges, in a list or as text with commas."},
+	{key: "listeners[].certificate",
+		byDefault: "one that the authority signs, for the name that the client asks for and ftpalg's address",
+		text: "PEM file of the certificate that clients see, where it is not one like their server's: with the modes explicit " +
+			"and gateway, and with tls: client-only."},
+	{key: "listeners[].certificate_key",
+		text: "PEM file of the private key for certificate; may be the same file. Either both or neither."},
+	{key: "listeners[].session_reuse",
+		text: "Whether clients' protected data connections must resume the TLS session of their control connection, which " +
+			"proves that they are the same client's. off: no. log: no, but the log says which do not. require: the others are " +
+			"answered with 522; many clients cannot, such as curl with TLS 1.2 and Python's ftplib."},
 	{key: "listeners[].intercept",
 		text: "For tproxy and redirect only: which connections the rules of `ftpalg rules` bring here. One must meet all " +
 			"criteria that are given."},
 	{key: "listeners[].intercept.ports",
+		byDefault: "tproxy, redirect: `[21]`, and `implicit_ports` unless `tls` is `refuse` or `server-only`; explicit, " +
+			"gateway: none",
 		text: "Ports they go to: single ones and ranges, in a list or as text with commas."},
 	{key: "listeners[].intercept.clients", byDefault: "any",
 		text: "Addresses they come from: a list of addresses and prefixes (CIDR)."},
@@ -71,6 +97,49 @@ var meanings = []meaning{
 	{key: "destinations[].ports", byDefault: "any",
 		text: "The server's ports that the rule is about: single ones and ranges, in a list or as text with commas, such as " +
 			"\"21,990,1024-65535\"."},
+	{key: "destinations[].tls",
+		text: "With allow only: TLS with these servers. Servers that no rule matches have the defaults."},
+	{key: "destinations[].tls.verify",
+		text: "What becomes of a server whose certificate does not verify. strict: it is refused. untrusted-ca: the client sees " +
+			"it under a second, untrusted authority, and decides. off: certificates are not verified at all; what the client sees " +
+			"is under the untrusted authority all the same."},
+	{key: "destinations[].tls.pins", byDefault: "none",
+		text: "Certificates of which a server must have one, and then needs no authority: each sha256: and the 64 hexadecimal " +
+			"digits of the SHA-256 of the certificate or of its public key (SubjectPublicKeyInfo)."},
+	{key: "destinations[].tls.client_cert",
+		text: "PEM file of a certificate for servers that ask for one."},
+	{key: "destinations[].tls.client_key",
+		text: "PEM file of the private key for client_cert; may be the same file. Either both or neither."},
+	{key: "destinations[].tls.min_version",
+		text: "The oldest version of TLS for the server: 1.0, 1.1, 1.2 or 1.3. Versions below 1.2 are weak (RFC 8996)."},
+	{key: "destinations[].tls.max_version",
+		text: "The newest version of TLS for the server: 1.0, 1.1, 1.2 or 1.3."},
+	{key: "destinations[].tls.ciphers", byDefault: "Go's choice of safe ones",
+		text: "Cipher suites for the server in TLS 1.0 to 1.2, by their IANA names, such as " +
+			"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256. Those of TLS 1.3 cannot be chosen."},
+	{key: "destinations[].tls.curves", byDefault: "Go's choice",
+		text: "Ways to agree on keys with the server: X25519, P-256, P-384, P-521, X25519MLKEM768. Without the last the first " +
+			"message is small, as some old devices need it."},
+	{key: "destinations[].tls.missing_close_notify",
+		text: "What a transfer is whose data connection the server ends without the close of TLS, as anyone on the way could. " +
+			"broken: it failed. whole: it is complete; for servers that never close as they should."},
+	{key: "destinations[].tls.pass", byDefault: "none, and `pass` is refused",
+		text: "The server's ports for passive data connections, FIRST-LAST, which a listener with tls: pass lets through though " +
+			"it cannot see which one the server names. At most 1024 ports, all 1024 or above."},
+
+	{key: "tls",
+		text: "What all listeners share of TLS (FTPS). The path of a file, here and elsewhere, is absolute, or relative to the " +
+			"directory of the configuration file, or credential:NAME for what systemd's LoadCredential= provides."},
+	{key: "tls.authority_cert", byDefault: "none",
+		text: "PEM file of the certificate of the authority that signs the certificates clients see. They must trust it."},
+	{key: "tls.authority_key", byDefault: "none",
+		text: "PEM file of the authority's private key; may be the same file. Either both or neither. Whoever has it can pose as " +
+			"any server to these clients."},
+	{key: "tls.server_roots", byDefault: "the system's",
+		text: "PEM file of the authorities that servers' certificates are checked against."},
+	{key: "tls.key_log", byDefault: "none",
+		text: "File to which the secrets of all TLS connections are appended in NSS format (SSLKEYLOGFILE), so that captured " +
+			"packets can be decrypted. For debugging: whoever has it can read all traffic."},
 
 	{key: "mark",
 		text: "Mark of every socket that ftpalg opens (SO_MARK), 0x and hexadecimal digits or a decimal number. By it the " +
@@ -86,6 +155,8 @@ var meanings = []meaning{
 	{key: "timeouts", text: "How long ftpalg waits for its peers. Units: h, m, s, ms."},
 	{key: "timeouts.connect",
 		text: "Connecting to a server, and its greeting. At the end the client gets 421."},
+	{key: "timeouts.tls_handshake",
+		text: "A TLS handshake, on either side, of control and data connections."},
 	{key: "timeouts.login",
 		text: "From the client's connection until the server lets it in. At the end the client gets 421. Stops connections that " +
 			"are held open without an account."},

@@ -45,40 +45,47 @@ func Reference() []byte {
 	return b.Bytes()
 }
 
-// defaultText is a key's default for Reference: of a listener's key, for each mode if they differ; nothing for a key
-// that has other keys below it.
+// defaultText is a key's default for Reference: of a listener's key, for each mode if they differ.
 func defaultText(key string) string {
 	if name, ok := strings.CutPrefix(key, "listeners[]."); ok {
-		return listenerDefault(strings.Split(name, "."))
+		return listenerDefault(name)
 	}
-	for _, s := range scalars() {
-		if s.key == key {
-			return "`" + format(reflect.ValueOf(s.value)) + "`"
-		}
+	if name, ok := strings.CutPrefix(key, "destinations[]."); ok {
+		return cell(field(Destination{TLS: DefaultDestinationTLS()}, name))
 	}
-	return ""
+	return cell(field(*Default(), key))
 }
 
-// listenerDefault is a listener's default of the key at the path, for each mode if they differ.
-func listenerDefault(path []string) string {
+// field is the value in a struct that has the key.
+func field(section any, key string) reflect.Value {
+	v := reflect.ValueOf(section)
+	for name := range strings.SplitSeq(key, ".") {
+		v = v.Field(slices.Index(names(v.Type()), name))
+	}
+	return v
+}
+
+// cell is a default as Reference shows it: nothing for what has other keys below it.
+func cell(v reflect.Value) string {
+	switch {
+	case isMapping(v.Type()):
+		return ""
+	case isEmpty(v) && v.Type() == reflect.TypeFor[PortRange]():
+		return "any"
+	case isEmpty(v):
+		return "none"
+	}
+	return "`" + strings.Trim(flow(v), "'\"") + "`"
+}
+
+// listenerDefault is a listener's default of a key, for each mode if they differ.
+func listenerDefault(key string) string {
 	var texts []string
 	modesOf := map[string][]Mode{}
 	for _, mode := range modes {
 		l := Listener{Mode: mode}
-		l.complete()
-		v := reflect.ValueOf(l)
-		for _, name := range path {
-			v = v.Field(slices.Index(names(v.Type()), name))
-		}
-		if isMapping(v.Type()) {
-			return ""
-		}
-		text := "`" + strings.Trim(flow(v), "'\"") + "`"
-		if v.IsZero() && v.Type() == reflect.TypeFor[PortRange]() {
-			text = "any"
-		} else if v.IsZero() {
-			text = "none"
-		}
+		l.complete(false)
+		text := cell(field(l, key))
 		if modesOf[text] == nil {
 			texts = append(texts, text)
 		}
@@ -153,9 +160,9 @@ func (p *printer) samples(key, indent string) {
 			sample.element(reflect.ValueOf(l), key+"[]", "")
 		}
 	case "destinations":
-		for _, name := range names(reflect.TypeFor[Destination]()) {
+		walk(reflect.TypeFor[Destination](), "", func(name string, _ reflect.Type) {
 			p.comment(indent+"  ", name+": "+meaningOf(key+"[]."+name).text)
-		}
+		})
 		p.comment(indent+"  ", "Such as, in place of []:")
 		for _, d := range sampleDestinations() {
 			sample.element(reflect.ValueOf(d), key+"[]", "")
@@ -211,7 +218,8 @@ func (p *printer) comment(indent, text string) {
 	p.WriteString(line + "\n")
 }
 
-// isEmpty reports whether a value says nothing, so that Load has the same without it. A number always says something.
+// isEmpty reports whether a value says nothing, so that Load has the same without it. A number always says something,
+// and so does a truth value.
 func isEmpty(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Slice, reflect.String, reflect.Struct:
@@ -242,6 +250,8 @@ func node(v reflect.Value) *yaml.Node {
 	switch x := v.Interface().(type) {
 	case Mark, int, uint32:
 		tag = "!!int"
+	case bool:
+		tag = "!!bool"
 	case PortRange:
 		if x.First == x.Last && x.First != 0 {
 			tag = "!!int"

@@ -21,10 +21,9 @@ func TestExampleIsDefault(t *testing.T) {
 // TestExampleHasEveryKey: as a key if it is in no list that is empty by default, and as a key in a comment otherwise.
 func TestExampleHasEveryKey(t *testing.T) {
 	for _, key := range allKeys() {
-		name := key[strings.LastIndex(key, ".")+1:]
-		pattern := `(?m)^ *(- )?` + name + `:`
-		if strings.HasPrefix(key, "destinations[]") {
-			pattern = `(?m)^ *# (- |  )?` + name + `:`
+		pattern := `(?m)^ *(- )?` + key[strings.LastIndex(key, ".")+1:] + `:`
+		if name, ok := strings.CutPrefix(key, "destinations[]."); ok {
+			pattern = `(?m)^ *# ` + regexp.QuoteMeta(name) + `:`
 		}
 		if !regexp.MustCompile(pattern).Match(Example()) {
 			t.Errorf("no %s in the example", key)
@@ -45,7 +44,9 @@ func TestExampleSamples(t *testing.T) {
 	if want := []Mode{Explicit, TPROXY, Redirect, Gateway}; !slices.Equal(got, want) {
 		t.Errorf("modes %v, want %v", got, want)
 	}
-	if d := cmp.Diff(sampleDestinations(), c.Destinations, byValue); d != "" {
+	want := &Config{Destinations: sampleDestinations()}
+	want.complete()
+	if d := cmp.Diff(want.Destinations, c.Destinations, byValue); d != "" {
 		t.Error(d)
 	}
 }
@@ -77,13 +78,20 @@ func TestEveryKeyHasAMeaning(t *testing.T) {
 // TestMeaningsNameEveryWord: a key that takes one of some words must say which.
 func TestMeaningsNameEveryWord(t *testing.T) {
 	for key, words := range map[string][]string{
-		"listeners[].mode":             {string(TPROXY), string(Redirect), string(Explicit), string(Gateway)},
-		"listeners[].source":           {string(SourceClient), string(SourceOwn)},
-		"listeners[].server_data":      {string(DataSame), string(DataPassive), string(DataActive)},
-		"listeners[].unknown_commands": {string(UnknownRelay), string(UnknownRefuse)},
-		"destinations[].allow":         strings.Split(list(keywords), ", "),
-		"log.format":                   {"text", "json"},
-		"log.level":                    {"debug", "info", "warn", "error"},
+		"listeners[].mode":                        {string(TPROXY), string(Redirect), string(Explicit), string(Gateway)},
+		"listeners[].source":                      {string(SourceClient), string(SourceOwn)},
+		"listeners[].server_data":                 {string(DataSame), string(DataPassive), string(DataActive)},
+		"listeners[].unknown_commands":            {string(UnknownRelay), string(UnknownRefuse)},
+		"listeners[].tls":                         strings.Split(list(tlsModes), ", "),
+		"listeners[].session_reuse":               {string(ReuseOff), string(ReuseLog), string(ReuseRequire)},
+		"destinations[].allow":                    strings.Split(list(keywords), ", "),
+		"destinations[].tls.verify":               {string(VerifyStrict), string(VerifyUntrustedCA), string(VerifyOff)},
+		"destinations[].tls.min_version":          strings.Split(list(tlsVersions), ", "),
+		"destinations[].tls.max_version":          strings.Split(list(tlsVersions), ", "),
+		"destinations[].tls.curves":               strings.Split(list(curves), ", "),
+		"destinations[].tls.missing_close_notify": {string(CloseBroken), string(CloseWhole)},
+		"log.format":                              {"text", "json"},
+		"log.level":                               {"debug", "info", "warn", "error"},
 	} {
 		for _, word := range words {
 			if !strings.Contains(meaningOf(key).text, word) {
@@ -108,7 +116,14 @@ func TestReference(t *testing.T) {
 		"| `listeners[].source` | tproxy: `client`; redirect, explicit, gateway: `own` | ",
 		"| `listeners[].data_ports` | tproxy, explicit, gateway: any; redirect: `50000-50999` | ",
 		"| `listeners[].server_data` | `same` | ",
-		"| `listeners[].intercept.ports` | tproxy, redirect: `[21]`; explicit, gateway: none | ",
+		"| `listeners[].implicit` | `false` | ",
+		"| `listeners[].implicit_ports` | tproxy, redirect: `[990]`; explicit, gateway: none | ",
+		"| `listeners[].intercept.clients` | any | ",
+		"| `destinations[].tls` |  | ",
+		"| `destinations[].tls.verify` | `strict` | ",
+		"| `destinations[].tls.min_version` | `1.2` | ",
+		"| `destinations[].tls.client_cert` | none | ",
+		"| `listeners[].intercept` |  | ",
 		"| `mark` | `0x0f7a0001` | ",
 		"| `timeouts.login` | `2m` | ",
 		"| `limits.reply_bytes` | `64KiB` | ",
@@ -158,6 +173,10 @@ func TestTexts(t *testing.T) {
 		{"FTP.Example.COM.", Target{Host: "ftp.example.com"}, "ftp.example.com"},
 		{"self.", Target{Host: "self"}, ""},
 		{"ftp*", Target{Host: "ftp*"}, ""},
+		{"true", true, ""},
+		{"false", false, ""},
+		{"sha256:" + digits64, Pin{0x01, 0x23, 0x45, 0x67, 0x89, 31: 0xff}, ""},
+		{"sha256:" + strings.ToUpper(digits64), Pin{0x01, 0x23, 0x45, 0x67, 0x89, 31: 0xff}, "sha256:" + digits64},
 	} {
 		got, err := parse(r.text, reflect.TypeOf(r.want))
 		if err != nil || got != r.want {
@@ -194,6 +213,17 @@ func TestNearest(t *testing.T) {
 	} {
 		if got := nearest(word, known); got != want {
 			t.Errorf("%q: got %q, want %q", word, got, want)
+		}
+	}
+}
+
+// TestFlow: quotes are where YAML would have another type without them, and only there.
+func TestFlow(t *testing.T) {
+	for want, value := range map[string]any{
+		"true": true, `"true"`: "true", `"1.2"`: TLS12, `"off"`: VerifyOff, "990": PortRange{990, 990}, "[21]": []PortRange{{21, 21}},
+	} {
+		if got := flow(reflect.ValueOf(value)); got != want {
+			t.Errorf("%v: got %s, want %s", value, got, want)
 		}
 	}
 }

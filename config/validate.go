@@ -28,6 +28,7 @@ func (k *checker) warn(key, text string, args ...any) {
 
 func (c *Config) check() *checker {
 	k := &checker{}
+	k.together("tls", "authority_cert", "authority_key", c.TLS.AuthorityCert, c.TLS.AuthorityKey)
 	k.listeners(c)
 	for i, d := range c.Destinations {
 		k.destination(element("destinations", i), d)
@@ -115,6 +116,7 @@ func (k *checker) listeners(c *Config) {
 			continue // nothing can be said about the rest
 		}
 		k.listener(key, l)
+		k.listenerTLS(key, l, c.TLS.AuthorityCert != "" || c.TLS.AuthorityKey != "")
 		if l.intercepts() {
 			k.intercept(key+".intercept", &l.Intercept, c)
 		}
@@ -277,6 +279,12 @@ func (k *checker) destination(key string, d Destination) {
 	k.targets(key+".allow", d.Allow)
 	k.targets(key+".deny", d.Deny)
 	k.ports(key+".ports", d.Ports)
+	switch {
+	case len(d.Allow) > 0:
+		k.destinationTLS(key+".tls", d.TLS)
+	case len(d.Deny) > 0 && !reflect.ValueOf(d.TLS).IsZero():
+		k.fault(key+".tls", "is for rules that allow; nothing is said to servers that may not be reached")
+	}
 }
 
 func (k *checker) targets(key string, targets []Target) {

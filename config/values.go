@@ -211,7 +211,8 @@ func isHostName(s, more string) bool {
 }
 
 const (
-	letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	upper   = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	letters = "abcdefghijklmnopqrstuvwxyz" + upper
 	digits  = "0123456789"
 )
 

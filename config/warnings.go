@@ -33,6 +33,7 @@ func (k *checker) strange(c *Config) {
 		}
 	}
 	k.strangeDestinations(c)
+	k.strangeTLS(c)
 }
 
 func (k *checker) strangeDestinations(c *Config) {
