@@ -157,15 +157,11 @@ func readKey(file string) ([]byte, error) {
 // isCredential reports whether systemd has put the file where it is: LoadCredential= grants access by ACL, which shows as
 // mode 0440, and lets nobody else into the directory.
 func isCredential(file string) bool {
-	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	if !filepath.IsAbs(dir) {
-		return false
-	}
 	file, err := filepath.Abs(file)
 	if err != nil {
 		return false
 	}
-	rel, err := filepath.Rel(dir, file)
+	rel, err := filepath.Rel(os.Getenv("CREDENTIALS_DIRECTORY"), file) // an error if it is not set
 	return err == nil && filepath.IsLocal(rel)
 }
 

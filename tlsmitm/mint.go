@@ -49,7 +49,7 @@ type Mint struct {
 // coin is what a certificate was made of.
 type coin struct {
 	of        [sha256.Size]byte // the server's certificate, or the names
-	own       bool
+	own       bool              // the names
 	authority *Authority
 	key       crypto.Signer
 }
@@ -102,7 +102,7 @@ func (m *Mint) Likeness(server *x509.Certificate, trusted bool, hello *tls.Clien
 		authority = m.authority
 	}
 	template := func() (*x509.Certificate, error) { return likeness(server) }
-	return m.mint(sha256.Sum256(server.Raw), false, authority, hello, template)
+	return m.mint(coin{of: sha256.Sum256(server.Raw)}, authority, hello, template)
 }
 
 // Own returns a certificate for ourselves, by the trusted authority, under the given names: host names or IP addresses as
@@ -119,7 +119,7 @@ func (m *Mint) Own(names []string, hello *tls.ClientHelloInfo) (*tls.Certificate
 		return nil, fmt.Errorf("none of %q is a host name or an IP address, so there is no certificate for it", names)
 	}
 	template := func() (*x509.Certificate, error) { return own(valid), nil }
-	return m.mint(sha256.Sum256([]byte(strings.Join(valid, " "))), true, m.authority, hello, template)
+	return m.mint(coin{of: sha256.Sum256([]byte(strings.Join(valid, " "))), own: true}, m.authority, hello, template)
 }
 
 // Untrusted returns the certificate of the second authority, for logs and tests.
@@ -156,28 +156,26 @@ func (m *Mint) keyFor(hello *tls.ClientHelloInfo) (crypto.Signer, error) {
 }
 
 // mint returns a certificate that is kept, or makes it. Whoever else wants the same meanwhile waits for it.
-func (m *Mint) mint(of [sha256.Size]byte, own bool, authority func() (*Authority, error), hello *tls.ClientHelloInfo,
-	template func() (*x509.Certificate, error)) (*tls.Certificate, error) {
-	a, err := authority()
-	if err != nil {
+func (m *Mint) mint(c coin, authority func() (*Authority, error), hello *tls.ClientHelloInfo,
+	template func() (*x509.Certificate, error)) (_ *tls.Certificate, err error) {
+	if c.authority, err = authority(); err != nil {
 		return nil, err
 	}
-	key, err := m.keyFor(hello)
-	if err != nil {
+	if c.key, err = m.keyFor(hello); err != nil {
 		return nil, err
 	}
-	for c := (coin{of, own, a, key}); ; {
+	for {
 		e := m.find(c)
 		fresh := false
 		e.once.Do(func() {
 			fresh = true
-			e.cert, e.err = issue(a, key, template)
+			e.cert, e.err = c.strike(template)
 		})
 		switch {
 		case e.err != nil:
 			m.drop(e)
 			return nil, e.err
-		case fresh || !own || !stale(e.cert.Leaf, a.cert, time.Now()):
+		case fresh || !c.own || !stale(e.cert.Leaf, c.authority.cert, time.Now()):
 			// A likeness is never stale: its dates follow from what it was made of, and would be the same again.
 			return e.cert, nil
 		}
@@ -218,23 +216,23 @@ func stale(c, authority *x509.Certificate, now time.Time) bool {
 	return c.NotAfter.Before(authority.NotAfter) && c.NotAfter.Sub(now) < c.NotAfter.Sub(c.NotBefore)/3
 }
 
-// issue makes the certificate, for a TLS server and nothing else, and the chain that is sent with it.
-func issue(a *Authority, key crypto.Signer, template func() (*x509.Certificate, error)) (*tls.Certificate, error) {
+// strike makes the certificate, for a TLS server and nothing else, and the chain that is sent with it.
+func (c coin) strike(template func() (*x509.Certificate, error)) (*tls.Certificate, error) {
 	t, err := template()
 	if err != nil {
 		return nil, err
 	}
 	t.KeyUsage = x509.KeyUsageDigitalSignature
-	if _, ok := key.(*rsa.PrivateKey); ok {
+	if _, ok := c.key.(*rsa.PrivateKey); ok {
 		t.KeyUsage |= x509.KeyUsageKeyEncipherment // for clients that know no other key exchange
 	}
 	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	t.BasicConstraintsValid = true // and IsCA is not
-	leaf, err := a.sign(t, key.Public())
+	leaf, err := c.authority.sign(t, c.key.Public())
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Certificate{Certificate: append([][]byte{leaf.Raw}, a.sent...), PrivateKey: key, Leaf: leaf}, nil
+	return &tls.Certificate{Certificate: append([][]byte{leaf.Raw}, c.authority.sent...), PrivateKey: c.key, Leaf: leaf}, nil
 }
 
 // likeness is the template of one. It takes over what it names and nothing else: not the serial number, under which the
