@@ -12,12 +12,13 @@ import (
 
 // clientSide reads commands.
 type clientSide struct {
-	conn  net.Conn
-	ask   chan struct{} // one token asks for one message; closed at the end
-	asked bool          // a message has been asked for and not come
-	got   chan struct{} // cmd and err are set
-	cmd   wire.Command
-	err   error
+	conn   net.Conn
+	reader *wire.Reader  // of the goroutine that reads, unless nothing is asked
+	ask    chan struct{} // one token asks for one message; closed at the end
+	asked  bool          // a message has been asked for and not come
+	got    chan struct{} // cmd and err are set
+	cmd    wire.Command
+	err    error
 }
 
 // serverSide reads replies.
@@ -33,15 +34,15 @@ type serverSide struct {
 }
 
 func openClient(s *Session) *clientSide {
-	c := &clientSide{conn: s.Client, ask: make(chan struct{}, 1), got: make(chan struct{}, 1)}
-	s.readers.Go(func() { c.read(wire.NewReader(c.conn, s.Limits)) })
+	c := &clientSide{conn: s.Client, reader: wire.NewReader(s.Client, s.Limits), ask: make(chan struct{}, 1), got: make(chan struct{}, 1)}
+	s.readers.Go(c.read)
 	return c
 }
 
 // read is the goroutine that reads the client.
-func (c *clientSide) read(r *wire.Reader) {
+func (c *clientSide) read() {
 	for range c.ask {
-		c.cmd, c.err = r.Command()
+		c.cmd, c.err = c.reader.Command()
 		c.got <- struct{}{}
 	}
 }

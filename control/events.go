@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"ftpalg/control/wire"
+	"ftpalg/dataconn"
+	"ftpalg/tlsmitm"
 )
 
 // Observer hears what happened, in order, from the goroutine of Session.Run. It must not block: the session waits for it.
@@ -19,6 +21,14 @@ type Started struct {
 	Client netip.AddrPort
 	Server netip.AddrPort // as connected to
 	Name   string         // what the client called the server, where it did
+}
+
+// Secured: a control connection has TLS from now on.
+type Secured struct {
+	Side        dataconn.Side
+	Facts       tlsmitm.Facts
+	Certificate string // the server's side only: the SHA-256 digest of its certificate, in hexadecimal
+	Verified    string // the server's side only: how that was verified, "chain" or "pin", or "failed: " and why
 }
 
 // LoggedIn: the server accepted a user.
@@ -47,9 +57,11 @@ type Transferred struct {
 	Upload   bool
 	Bytes    int64
 	Duration time.Duration
-	Carried  string // "splice", "copy", or "" where no byte could move
-	Code     int    // of the final reply the client was given
-	Err      error  // nil: it is whole
+	Carried  string // "splice", "copy", "tls", or "" where no byte could move
+	// TLS is that of the legs, by side; zero where one had none.
+	TLS  [2]tlsmitm.Facts
+	Code int   // of the final reply the client was given
+	Err  error // nil: it is whole
 }
 
 // Ended: the session is over.
@@ -61,6 +73,7 @@ type Ended struct {
 }
 
 func (Started) event()     {}
+func (Secured) event()     {}
 func (LoggedIn) event()    {}
 func (Said) event()        {}
 func (Refused) event()     {}

@@ -206,6 +206,11 @@ func (s *Session) connect(name string) (wire.Reply, error) {
 	if err != nil {
 		return wire.Reply{}, err
 	}
+	s.secured[dataconn.Server], s.private[dataconn.Server] = false, false
+	conn, err = s.implicit(conn)
+	if err != nil {
+		return wire.Reply{}, err
+	}
 	s.server = openServer(s, conn)
 	s.noEPSV, s.noEPRT, s.owed, s.late = false, false, 0, 0
 	s.observe(Started{
@@ -227,13 +232,25 @@ func (s *Session) connect(name string) (wire.Reply, error) {
 				return greeting, err
 			}
 		case greeting.Preliminary():
-		case greeting.Code == 220, greeting.Negative():
+		case greeting.Negative():
 			return greeting, nil
+		case greeting.Code == 220:
+			return greeting, s.alike()
 		default:
 			// Nothing is done for a peer that does not greet as FTP servers do.
 			return wire.Reply{}, ending("The server does not speak FTP", fmt.Errorf("server: greeted with %d", greeting.Code))
 		}
 	}
+}
+
+// alike makes the server's side as secure as the client's is, or as the listener wants it, where that has not come about
+// by passing things on.
+func (s *Session) alike() error {
+	wanted := s.Protection == ServerOnly || s.Protection.follows() && !s.Faithful && (s.secured[dataconn.Client] || s.secured[dataconn.Server])
+	if !wanted {
+		return nil
+	}
+	return s.secureServer()
 }
 
 // features relays FEAT (RFC 2389 §3) and takes out what we do not let pass.
@@ -248,28 +265,37 @@ func (s *Session) features(cmd wire.Command) error {
 	return s.pass(reply)
 }
 
-// hidden are features that announce what a session refuses.
-var hidden = []string{"AUTH", "PBSZ", "PROT", "CCC", "SSCN", "CPSV", "LPRT", "LPSV", "ADAT", "MIC", "CONF", "ENC"}
+// hidden are features that announce what a session refuses; those of TLS, what it refuses where TLS is not for the client.
+var (
+	hidden      = []string{"CCC", "SSCN", "CPSV", "LPRT", "LPSV", "ADAT", "MIC", "CONF", "ENC"}
+	tlsFeatures = []string{"AUTH TLS", "PBSZ", "PROT"}
+)
 
-// editFeatures returns the lines of a 211 reply without hidden features and, unless the session is faithful, with EPRT
-// and EPSV, which we translate for servers that lack them.
+// editFeatures returns the lines of a 211 reply without hidden features and with those that are ours: EPRT and EPSV, which we
+// translate for servers that lack them unless the session is faithful, and TLS where that is not the server's to have.
 func (s *Session) editFeatures(lines []string) []string {
 	last := len(lines) - 1
 	out := []string{lines[0]}
-	missing := []string{"EPRT", "EPSV"}
+	var missing []string
+	if !s.Faithful {
+		missing = append(missing, "EPRT", "EPSV")
+	}
+	local := s.Protection == ClientOnly || s.Protection.offers() && !s.Faithful && s.secured[dataconn.Server]
+	if local {
+		missing = append(missing, tlsFeatures...)
+	}
 	for _, l := range lines[1:last] {
 		name, _, _ := strings.Cut(strings.TrimLeft(strings.TrimPrefix(l, "211-"), " "), " ") // old servers repeat the code
 		name = strings.ToUpper(name)
-		if slices.Contains(hidden, name) {
+		tls := name == "AUTH" || name == "PBSZ" || name == "PROT"
+		if slices.Contains(hidden, name) || tls && (local || !s.Protection.offers()) {
 			continue
 		}
 		missing = slices.DeleteFunc(missing, func(m string) bool { return m == name })
 		out = append(out, l)
 	}
-	if !s.Faithful {
-		for _, m := range missing {
-			out = append(out, " "+m)
-		}
+	for _, m := range missing {
+		out = append(out, " "+m)
 	}
 	return append(out, lines[last])
 }

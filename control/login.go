@@ -6,10 +6,14 @@ import (
 	"time"
 
 	"ftpalg/control/wire"
+	"ftpalg/dataconn"
 )
 
 // login performs USER, PASS and ACCT (RFC 959 §4.1.1).
 func (s *Session) login(cmd wire.Command) error {
+	if s.Protection == RequireTLS && !s.secured[dataconn.Client] {
+		return &Refusal{Code: 534, Text: "Policy requires TLS: say AUTH TLS first", Rule: "tls"} // before a password is on the wire
+	}
 	if s.Explicit {
 		var err error
 		if cmd.Verb == "USER" {
@@ -69,6 +73,9 @@ func (s *Session) destined(cmd wire.Command) (wire.Command, error) {
 // the server's behalf. The greeting goes no further: the client has had ours.
 func (s *Session) open(name string) error {
 	greeting, err := s.connect(name)
+	if errors.As(err, new(*handshakeError)) {
+		return err
+	}
 	if err == nil && !greeting.Positive() {
 		err = refusal(530, "The server refuses: "+printable(greeting.Text()))
 	}
@@ -102,7 +109,10 @@ func (s *Session) turnAway(r *Refusal) error {
 func (s *Session) answer(cmd wire.Command) error {
 	v, known := verbs[cmd.Verb]
 	if known && v.action == secure {
-		return refusal(502, "AUTH is not supported")
+		return s.authenticate(cmd)
+	}
+	if known && v.action == protect {
+		return s.protect(cmd)
 	}
 	if known && v.action == refuse {
 		return refuseVerb(cmd.Verb)
@@ -118,7 +128,13 @@ func (s *Session) answer(cmd wire.Command) error {
 	case "SYST":
 		return s.say(wire.NewReply(215, "UNIX Type: L8"))
 	case "FEAT":
-		return s.say(wire.Reply{Code: 211, Lines: []string{"211-Features:", " EPRT", " EPSV", " HOST", " UTF8", "211 End"}})
+		lines := []string{"211-Features:", " EPRT", " EPSV", " HOST", " UTF8"}
+		if s.Protection.offers() {
+			for _, f := range tlsFeatures {
+				lines = append(lines, " "+f)
+			}
+		}
+		return s.say(wire.Reply{Code: 211, Lines: append(lines, "211 End")})
 	case "HELP":
 		return s.say(wire.NewReply(214, "Log in with USER user@host[:port]; the rest is the server's to say"))
 	case "HOST":
@@ -127,6 +143,9 @@ func (s *Session) answer(cmd wire.Command) error {
 	case "CLNT", "OPTS", "CSID", "LANG":
 		return s.promise(cmd, wire.NewReply(200, "OK"))
 	case "REIN":
+		if s.secured[dataconn.Client] {
+			return refusal(502, "REIN is not supported with TLS")
+		}
 		s.deferred = nil
 		return s.say(wire.NewReply(220, "Log in as user@host"))
 	}

@@ -18,11 +18,13 @@ import (
 
 	"ftpalg/control/wire"
 	"ftpalg/dataconn"
+	"ftpalg/tlsmitm"
 )
 
 // Timeouts are the clocks of a session. All must be positive.
 type Timeouts struct {
 	Connect   time.Duration // dialing the server and reading its greeting
+	Handshake time.Duration // TLS handshakes of control connections
 	Login     time.Duration // from Run to 230
 	Idle      time.Duration // waiting for a command, no transfer
 	Reply     time.Duration // the server owes a reply
@@ -63,6 +65,18 @@ type Session struct {
 	// SendUrgent writes b with its last byte urgent (RFC 793 §3.7), as a Telnet Synch must be. Nil: it is written plainly.
 	SendUrgent func(c net.Conn, b []byte) error
 
+	// TLS makes the session's TLS connections. It must be there unless Protection is RefuseTLS.
+	TLS        *tlsmitm.Session
+	Protection Protection
+	// Implicit: TLS begins with the first byte, on the sides that have it by Protection. Where the session is not Faithful the
+	// server's port says whether it is so there (990).
+	Implicit bool
+	// Reuse says what is asked of clients' TLS data connections.
+	Reuse Reuse
+	// Inspect returns who is to see the bytes of a transfer, whatever their protection on either side; nil is nobody. If it
+	// stops the transfer by a *Refusal, that is what the client is told. Nil: nothing is inspected.
+	Inspect func(cmd wire.Command, d dataconn.Direction) dataconn.Inspector
+
 	Timeouts Timeouts
 	Limits   wire.Limits
 	// Explicit: no server is known until the client names one by USER user@host.
@@ -91,6 +105,9 @@ type Session struct {
 	claimed  string // the last USER's
 	named    string // what the client called the server; Explicit only
 	loggedIn bool
+	secured  [2]bool            // whether a side's control connection has TLS
+	private  [2]bool            // whether a side's data connections have it: PROT P
+	sized    bool               // PBSZ was said
 	epsvAll  bool               // RFC 2428 §4: no other data set-up is allowed any more
 	noEPSV   bool               // the server lacks EPSV; only where not Faithful
 	noEPRT   bool               // the server lacks EPRT; only where not Faithful
@@ -155,7 +172,10 @@ func (s *Session) Run(ctx context.Context) (err error) {
 	err = s.converse()
 	reason := "client left"
 	var r *Refusal
+	var h *handshakeError
 	switch {
+	case errors.As(err, &h):
+		reason = "TLS handshake failed"
 	case errors.As(err, &r) && r.End:
 		reason = r.Text
 		s.say(r.reply())
@@ -203,7 +223,15 @@ func (s *Session) disconnect() {
 
 // converse is the conversation from greeting to goodbye.
 func (s *Session) converse() error {
+	if s.Implicit && s.Protection == RefuseTLS {
+		return ending("TLS is not allowed here", errors.New("client: came to where TLS begins with the first byte"))
+	}
 	if s.Explicit {
+		if s.Implicit {
+			if err := s.earlyHandshake(); err != nil {
+				return err
+			}
+		}
 		if err := s.say(wire.NewReply(220, "FTP proxy ready; log in as user@host")); err != nil {
 			return err
 		}
@@ -237,6 +265,9 @@ func (s *Session) converse() error {
 
 // unreachable is the last word of a session whose server was not reached.
 func (s *Session) unreachable(err error) error {
+	if errors.As(err, new(*handshakeError)) {
+		return err
+	}
 	var r *Refusal
 	if errors.As(err, &r) {
 		r.Code, r.End = 421, true // RFC 959 §5.4: a connection is greeted with 120, 220 or 421
@@ -349,7 +380,9 @@ func (s *Session) perform(cmd wire.Command) error {
 	case restart:
 		return s.restart(cmd)
 	case secure:
-		return refusal(502, "AUTH is not supported")
+		return s.authenticate(cmd)
+	case protect:
+		return s.protect(cmd)
 	case passive:
 		return s.passive(cmd)
 	case active:
@@ -375,8 +408,8 @@ func refuseVerb(verb string) *Refusal {
 	case "LPRT", "LPSV":
 		// At once, not after a time-out: wget tries them when EPSV fails.
 		return refusal(500, "Not understood; use EPRT or EPSV")
-	case "PBSZ", "PROT", "ADAT", "CCC":
-		return refusal(503, "AUTH comes first") // RFC 4217 §9, RFC 2228 §3
+	case "ADAT":
+		return refusal(503, "AUTH comes first") // RFC 2228 §3
 	}
 	return refusal(502, "Command not supported")
 }
@@ -395,6 +428,10 @@ func (s *Session) quit(cmd wire.Command) error {
 
 // restart relays REIN (RFC 959 §4.1.1): all of the login is undone, the connections stay.
 func (s *Session) restart(cmd wire.Command) error {
+	if s.secured[dataconn.Client] || s.secured[dataconn.Server] {
+		// It would end TLS behind its answer (RFC 4217 §13), and what is said next could be anybody's.
+		return refusal(502, "REIN is not supported with TLS")
+	}
 	reply, err := s.exchange(cmd)
 	if err != nil {
 		return err

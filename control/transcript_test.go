@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +20,7 @@ import (
 	"ftpalg/control/wire"
 	"ftpalg/dataconn"
 	"ftpalg/integration/ftptest"
+	"ftpalg/tlsmitm"
 )
 
 var update = flag.Bool("update", false, "rewrite what we say in testdata/*.txt")
@@ -62,35 +65,41 @@ type stage struct {
 	t       *testing.T
 	network ftptest.Network
 	session Session
-	client  *ftptest.Conn // the client's end of its control connection
-	server  *ftptest.Conn // the server's end
-	peers   [2]netip.Addr
-	own     [2]netip.Addr // the addresses we have on each side
+	client  end // the client's end of its control connection
+	server  end // the server's end
+	secret  *secrecy
+
+	clientNear, serverNear *ftptest.Conn // our ends
+	peers                  [2]netip.Addr
+	own                    [2]netip.Addr // the addresses we have on each side
 
 	mu     sync.Mutex // guards said and events: a timer's wake-up orders nothing for the race detector
 	said   []string   // what we said and the script has not expected yet, in order
 	events []Event    // but for what was said
 	all    []Event
+	rest   map[string]string // by arrow: what we said after the last line end
 	where  string
 
-	listening [2]*ftptest.Listener // of the client and of the server, by dataconn.Side
-	data      [2]*ftptest.Conn
-	heard     [2]netip.AddrPort // the data address that each side was last told
-	strangers int
-	drain     context.CancelFunc
-	lostDial  bool // Connect fails
-	ended     error
+	listening  [2]*ftptest.Listener // of the client and of the server, by dataconn.Side
+	data       [2]end
+	heard      [2]netip.AddrPort // the data address that each side was last told
+	strangers  int
+	drain      context.CancelFunc
+	lostDial   bool   // Connect fails
+	meet       string // how servers are met: "untrusted-ca", "off", a name
+	serverPort uint16
+	ended      error
 }
 
 // play plays a transcript and returns it as it was.
 func play(t *testing.T, file, text string) string {
-	p := &stage{t: t}
+	p := &stage{t: t, rest: map[string]string{}}
 	p.peers = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("203.0.113.9")}
 	p.own = [2]netip.Addr{netip.MustParseAddr("192.0.2.254"), netip.MustParseAddr("203.0.113.254")}
 	p.session = Session{
 		Timeouts: Timeouts{
 			Connect: 15 * time.Second, Login: 2 * time.Minute, Idle: 10 * time.Minute, Reply: 2 * time.Minute,
-			DataSetup: 30 * time.Second, DataIdle: 2 * time.Minute, Abort: time.Second, Drain: 30 * time.Second,
+			Handshake: 15 * time.Second, DataSetup: 30 * time.Second, DataIdle: 2 * time.Minute, Abort: time.Second, Drain: 30 * time.Second,
 		},
 		Faithful: true,
 		Observer: p,
@@ -102,12 +111,12 @@ func play(t *testing.T, file, text string) string {
 	begun := false
 	begin := func() {
 		begun = true
-		var near *ftptest.Conn
-		near, p.client = ftptest.Pipe(netip.AddrPortFrom(p.own[0], 2121), netip.AddrPortFrom(p.peers[0], 50000))
+		near, far := ftptest.Pipe(netip.AddrPortFrom(p.own[0], 2121), netip.AddrPortFrom(p.peers[0], 50000))
+		p.client, p.clientNear = far, near
 		p.tap(near, "<")
 		s := &p.session
 		s.Client, s.Connect, s.Network = near, p.connect, p
-		s.Gone = func(c net.Conn) bool { return c.(*ftptest.Conn).Gone() }
+		s.Gone = func(net.Conn) bool { return near.Gone() }
 		s.Stranger = func(dataconn.Side, netip.AddrPort) { p.strangers++ }
 		go func() { p.ended = s.Run(ctx); close(done) }()
 		synctest.Wait()
@@ -205,10 +214,16 @@ func (p *stage) expect(want string) {
 	if len(p.said) == 0 {
 		p.t.Fatalf("%s: we said nothing; want %s", p.where, want)
 	}
-	if p.said[0] != want {
+	i := 0
+	if p.secret != nil {
+		// Each peer reads its TLS connection by itself: what we said to both has no order.
+		arrow, _, _ := strings.Cut(want, " ")
+		i = max(slices.IndexFunc(p.said, func(s string) bool { return strings.HasPrefix(s, arrow+" ") }), 0)
+	}
+	if p.said[i] != want {
 		p.t.Fatalf("%s: we said\n\t%s\nwant\n\t%s", p.where, strings.Join(p.said, "\n\t"), want)
 	}
-	p.said = p.said[1:]
+	p.said = slices.Delete(p.said, i, i+1)
 }
 
 func (p *stage) silence() {
@@ -222,28 +237,32 @@ func (p *stage) silence() {
 
 // tap records what we say on a connection.
 func (p *stage) tap(c *ftptest.Conn, arrow string) {
-	var rest string
-	c.Wrote = func(b []byte) {
+	c.Wrote = p.lines(arrow)
+	c.Shut = func() { p.lines(arrow)(nil) }
+}
+
+// lines records what we say, as it comes; nil is that we have closed.
+func (p *stage) lines(arrow string) func([]byte) {
+	return func(b []byte) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		rest += string(b)
+		if b == nil {
+			if rest := p.rest[arrow]; rest != "" {
+				p.said = append(p.said, arrow+" "+strconv.Quote(rest)+" and no line end")
+			}
+			p.said = append(p.said, arrow+" .")
+			return
+		}
+		p.rest[arrow] += string(b)
 		for {
-			line, more, ok := strings.Cut(rest, "\r\n")
+			line, more, ok := strings.Cut(p.rest[arrow], "\r\n")
 			if !ok {
 				return
 			}
-			rest = more
+			p.rest[arrow] = more
 			p.said = append(p.said, arrow+" "+readable(line))
 			p.listen(arrow, line)
 		}
-	}
-	c.Shut = func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if rest != "" {
-			p.said = append(p.said, arrow+" "+strconv.Quote(rest)+" and no line end")
-		}
-		p.said = append(p.said, arrow+" .")
 	}
 }
 
@@ -292,6 +311,21 @@ func (p *stage) option(text string) {
 		p.session.Advertise = func(context.Context) (netip.Addr, error) { return netip.MustParseAddr(value), nil }
 	case "unreachable":
 		p.lostDial = true
+	case "tls":
+		p.secret = p.secrecy()
+		p.session.Protection = map[string]Protection{"inspect": InspectTLS, "require": RequireTLS, "client-only": ClientOnly,
+			"server-only": ServerOnly}[value]
+	case "implicit":
+		p.session.Implicit = true
+	case "port":
+		n, _ := strconv.Atoi(value)
+		p.serverPort = uint16(n)
+	case "session_reuse":
+		p.session.Reuse = map[string]Reuse{"require": ReuseRequired}[value]
+	case "meet":
+		p.meet = value
+	case "inspect":
+		p.session.Inspect = func(wire.Command, dataconn.Direction) dataconn.Inspector { return &taster{dislikes: value} }
 	default:
 		p.t.Fatalf("%s: no option %q", p.where, key)
 	}
@@ -331,6 +365,7 @@ func (p *stage) unquote(s string) string {
 
 // do performs what happens to data connections: "client|server listens PORT|dials|accepts|sends TEXT|fills N|ends|resets|
 // closes|vanishes|hears TEXT|takes N|sees end|sees reset|sees open|leaves|refused", "client says long line", "server says 600 lines", "stranger dials client|server", "drain",
+// "client|server tls WORDS", "client|server has WORDS", "client|server data tls", "client|server cuts": see secured_test.go;
 // "strangers N", "event TEXT", "never WORD", "login".
 func (p *stage) do(w []string, text string) {
 	switch w[0] {
@@ -397,6 +432,22 @@ func (p *stage) do(w []string, text string) {
 		} else {
 			p.server.Close()
 		}
+	case "tls":
+		p.protects(side, w[2:])
+	case "data":
+		p.guards(side, w[3:])
+	case "cuts":
+		err = p.cuts(side)
+	case "has":
+		control := p.client
+		if side == dataconn.Server {
+			control = p.server
+		}
+		if w[2] == "data" {
+			err = p.has(c, w[3:])
+		} else {
+			err = p.has(control, w[2:])
+		}
 	case "listens":
 		port, _ := strconv.Atoi(w[2])
 		p.listening[side], err = p.network.Listen(netip.AddrPortFrom(p.peers[side], uint16(port)))
@@ -404,7 +455,10 @@ func (p *stage) do(w []string, text string) {
 		p.listening[side].Close()
 		p.listening[side] = nil
 	case "dials":
-		p.data[side], err = p.network.Dial(p.t.Context(), netip.AddrPortFrom(p.peers[side], 20), p.heard[side])
+		var d *ftptest.Conn
+		if d, err = p.network.Dial(p.t.Context(), netip.AddrPortFrom(p.peers[side], 20), p.heard[side]); err == nil {
+			p.data[side] = d
+		}
 	case "refused": // dials, in vain
 		if _, e := p.network.Dial(p.t.Context(), netip.AddrPortFrom(p.peers[side], 20), p.heard[side]); e == nil {
 			err = fmt.Errorf("connected to %v", p.heard[side])
@@ -448,10 +502,7 @@ func (p *stage) do(w []string, text string) {
 		}
 	case "sees":
 		b, e := c.Available()
-		got := map[bool]string{true: "reset", false: "end"}[e != nil && e.Error() != "EOF"]
-		if e == nil {
-			got = "open"
-		}
+		got := seen(e)
 		if got != w[2] || len(b) > 0 && got != "reset" {
 			err = fmt.Errorf("saw %s after %q", got, b)
 		}
@@ -509,8 +560,20 @@ func (p *stage) connect(ctx context.Context, name string) (net.Conn, error) {
 	if strings.HasPrefix(name, "denied") {
 		return nil, &Refusal{Code: 530, Text: "Not permitted to reach this server", Rule: "test"}
 	}
-	near, far := ftptest.Pipe(netip.AddrPortFrom(p.own[1], 50001), netip.AddrPortFrom(p.peers[1], 21))
-	p.server = far
+	if p.session.TLS != nil {
+		o := tlsmitm.ServerOptions{}
+		switch p.meet {
+		case "untrusted-ca":
+			o.Verify = tlsmitm.UntrustedCA
+		case "off":
+			o.Verify = tlsmitm.Off
+		default:
+			o.Name = p.meet
+		}
+		p.session.TLS.Meet(o)
+	}
+	near, far := ftptest.Pipe(netip.AddrPortFrom(p.own[1], 50001), netip.AddrPortFrom(p.peers[1], cmp.Or(p.serverPort, 21)))
+	p.server, p.serverNear = far, near
 	p.tap(near, ">>")
 	return near, nil
 }
@@ -530,4 +593,25 @@ func (p *stage) Dial(ctx context.Context, side dataconn.Side, from uint16, to ne
 		return nil, err
 	}
 	return c, nil
+}
+
+// taster is an Inspector that stops at a word it dislikes or, if that is "all", at the end.
+type taster struct {
+	dislikes string
+	eaten    []byte
+}
+
+func (i *taster) Write(b []byte) (int, error) {
+	i.eaten = append(i.eaten, b...)
+	if strings.Contains(string(i.eaten), i.dislikes) {
+		return 0, &Refusal{Code: 550, Text: "Not to our taste", Rule: "taster"}
+	}
+	return len(b), nil
+}
+
+func (i *taster) Verdict() error {
+	if i.dislikes == "all" {
+		return &Refusal{Code: 550, Text: "Not to our taste after all", Rule: "taster"}
+	}
+	return nil
 }

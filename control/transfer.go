@@ -8,6 +8,7 @@ import (
 
 	"ftpalg/control/wire"
 	"ftpalg/dataconn"
+	"ftpalg/tlsmitm"
 )
 
 // running is a transfer while its data verb is being performed.
@@ -25,6 +26,8 @@ type running struct {
 	final     wire.Reply // the server's verdict on the transfer; Code 0 until it comes
 	by        time.Time  // the clock for what is awaited now; zero while bytes move
 
+	facts [2]tlsmitm.Facts // of the legs' TLS, by side
+
 	urgent  []string // verbs that were sent on meanwhile and have not been answered, oldest first
 	aborted bool     // ABOR was among them
 }
@@ -37,6 +40,9 @@ const maxUrgent = 4
 // and our copy. The end of a download is kept from the client until the server has confirmed it, because a server that
 // dies ends its data connection just as one that is done.
 func (s *Session) transfer(cmd wire.Command, d dataconn.Direction) error {
+	if s.Protection == RequireTLS && !s.private[dataconn.Client] {
+		return &Refusal{Code: 521, Text: "Data connections must be protected: say PROT P first", Rule: "tls"}
+	}
 	if s.armed == nil {
 		return s.relay(cmd) // 425, as a rule; it is the server's to say
 	}
@@ -48,7 +54,11 @@ func (s *Session) transfer(cmd wire.Command, d dataconn.Direction) error {
 	}
 	t := &running{Transfer: s.armed, cmd: cmd, direction: d, begun: time.Now()}
 	s.armed = nil
-	t.Begin(d)
+	var inspector dataconn.Inspector
+	if s.Inspect != nil {
+		inspector = s.Inspect(cmd, d)
+	}
+	t.Begin(d, s.securing(t), inspector)
 	code, err := 0, s.tell(cmd)
 	if err == nil {
 		t.by = time.Now().Add(s.Timeouts.Reply)
@@ -70,12 +80,7 @@ func (s *Session) report(t *running, code int, err error) {
 	e := Transferred{
 		Verb: t.cmd.Verb, Path: t.cmd.Arg, Upload: t.direction == dataconn.Upload,
 		Bytes: t.Bytes(), Duration: time.Since(t.begun), Code: code, Err: err,
-	}
-	if t.Connected() {
-		e.Carried = "copy"
-		if t.Spliced() {
-			e.Carried = "splice"
-		}
+		Carried: t.Carried().String(), TLS: t.facts,
 	}
 	if e.Err == nil {
 		e.Err = t.Err()
@@ -208,6 +213,8 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 	}
 	t.final = reply
 	switch {
+	case t.ours() != nil:
+		return s.broken(t)
 	case reply.Negative():
 		if !t.committed {
 			t.Reset() // before the client hears of it
@@ -269,6 +276,10 @@ func (s *Session) copyEnded(t *running) (done bool, code int, err error) {
 		t.by = time.Now().Add(settle)
 		return false, 0, nil
 	case t.direction == dataconn.Upload:
+		if s.private[dataconn.Client] {
+			code, err := s.entrust(t) // it said close_notify, so it was not killed
+			return code != 0, code, err
+		}
 		// A client that is killed closes its data connection as one that is done, but its control connection with it.
 		t.parting, t.by = true, time.Now().Add(parting)
 		return false, 0, nil
@@ -284,10 +295,37 @@ func (s *Session) copyEnded(t *running) (done bool, code int, err error) {
 // broken answers for a copy that failed although the server says that all is well.
 func (s *Session) broken(t *running) (done bool, code int, err error) {
 	r := wire.NewReply(426, "Transfer aborted: data connection broken")
-	if !t.Connected() {
+	var leg *dataconn.LegError
+	switch ours := t.ours(); {
+	case ours != nil:
+		r = ours.reply()
+		s.observe(Refused{Verb: t.cmd.Verb, Refusal: ours})
+	case !t.Connected():
 		r = wire.NewReply(425, "Cannot open a data connection")
+	case errors.As(t.Err(), &leg) && leg.Act == "TLS" && leg.Side == dataconn.Client:
+		r = wire.NewReply(522, "TLS negotiation failed on the data connection") // RFC 4217 §10
 	}
 	return true, r.Code, s.say(r)
+}
+
+// ours is the refusal with which we have stopped the copy, or nil.
+func (t *running) ours() *Refusal {
+	var r *Refusal
+	if t.copied && errors.As(t.Err(), &r) {
+		return r
+	}
+	return nil
+}
+
+// entrust ends a whole upload as one, to the server. A code says that the client has had its final reply.
+func (s *Session) entrust(t *running) (int, error) {
+	t.parting, t.committed = false, true
+	t.Commit()
+	if t.final.Code != 0 {
+		return t.final.Code, s.pass(t.final)
+	}
+	t.by = time.Now().Add(s.Timeouts.Reply)
+	return 0, nil
 }
 
 // overdue deals with a clock that ran out. A code says that the client has its final reply.
@@ -302,13 +340,7 @@ func (s *Session) overdue(t *running) (int, error) {
 		if s.Gone != nil && s.Gone(s.Client) {
 			return 0, fmt.Errorf("%w in mid-upload", errClientLeft)
 		}
-		t.parting, t.committed = false, true
-		t.Commit()
-		if t.final.Code != 0 {
-			return t.final.Code, s.pass(t.final)
-		}
-		t.by = time.Now().Add(s.Timeouts.Reply)
-		return 0, nil
+		return s.entrust(t)
 	case t.aborted && !t.copied:
 		// The server did not heed ABOR in time: some look at the control connection only between transfers. Make it one.
 		t.Reset()

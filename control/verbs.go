@@ -10,6 +10,7 @@ const (
 	login                  // USER, PASS, ACCT
 	restart                // REIN: back to before login
 	secure                 // AUTH: where TLS begins
+	protect                // PBSZ, PROT, CCC: what TLS protects
 	passive                // PASV, EPSV
 	active                 // PORT, EPRT
 	download               // data from the server to the client
@@ -20,7 +21,7 @@ const (
 	refuse                 // never the server's business
 )
 
-var actionNames = [...]string{"relay", "login", "restart", "secure", "passive", "active", "download", "upload", "abort", "features", "quit", "refuse"}
+var actionNames = [...]string{"relay", "login", "restart", "secure", "protect", "passive", "active", "download", "upload", "abort", "features", "quit", "refuse"}
 
 func (a action) String() string { return actionNames[a] }
 
@@ -150,9 +151,9 @@ var verbs = map[string]verb{
 	"ACCL": {relay, Access, text, 0, "in the field"},
 
 	"AUTH": {secure, Access, word, early, "RFC 4217 §4"},
-	"PBSZ": {refuse, Access, word, early, "RFC 4217 §8"},
-	"PROT": {refuse, Access, word, early, "RFC 4217 §9"},
-	"CCC":  {refuse, Access, none, 0, "RFC 2228 §3"},
+	"PBSZ": {protect, Access, word, early, "RFC 4217 §8"},
+	"PROT": {protect, Access, word, early, "RFC 4217 §9"},
+	"CCC":  {protect, Access, none, early, "RFC 4217 §6"},
 	"ADAT": {refuse, Access, secret, early, "RFC 2228 §3"},
 	"MIC":  {refuse, Access, secret, early, "RFC 2228 §3"},
 	"CONF": {refuse, Access, secret, early, "RFC 2228 §3"},

@@ -82,7 +82,7 @@ func TestVerbs(t *testing.T) {
 	}
 	// A feature must not be hidden while its verb is let pass, nor shown while it is refused before the server hears of it.
 	for _, name := range hidden {
-		if v := verbs[name]; v.action != refuse && v.action != secure {
+		if v := verbs[name]; v.action != refuse && v.action != protect {
 			t.Errorf("FEAT does not tell of %s, which is %v", name, v.action)
 		}
 	}

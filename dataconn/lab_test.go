@@ -118,7 +118,7 @@ func (l *lab) connect(side Side) *net.TCPConn {
 func (l *lab) begin(d Direction) (from, to *net.TCPConn) {
 	l.t.Helper()
 	t := l.arm()
-	t.Begin(d)
+	t.Begin(d, [2]Secure{}, nil)
 	t.Release()
 	client, server := l.connectBoth()
 	if d == Upload {

@@ -44,7 +44,7 @@ type Transfer struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	begun    chan struct{} // closed by Begin
+	begun    chan struct{} // closed by Begin; direction, secure and inspector are set before
 	called   chan struct{} // closed by Call
 	released chan struct{} // closed by Release
 	verdict  chan struct{} // closed by Commit
@@ -52,17 +52,54 @@ type Transfer struct {
 	closed   chan struct{} // closed when both legs are
 	ready    chan struct{} // closed when both legs are connected
 
-	direction Direction // set before released is closed
-	committed bool      // of the caller's goroutine
+	direction Direction
+	secure    [2]Secure // by Side
+	inspector Inspector
+	committed bool // of the caller's goroutine
 	bytes     atomic.Int64
 	err       error // see copied
 	delivery  error // of the receiver's close; set before closed is closed
-	splice    bool  // see copied
+	carried   Carriage
 
 	mu    sync.Mutex  // guards legs: Reset closes what run has opened
 	legs  [2]net.Conn // by Side
 	reset bool
+
+	streams [2]Stream // by Side, of run's goroutine: what bytes go through; the legs themselves where they are not secured
 }
+
+// Stream is a leg as its bytes are read and written: the connection itself, or what protects it. CloseWrite tells the peer
+// that no more comes, and leaves the connection below open.
+type Stream interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// Secure makes a connected leg one that protects its bytes. It does not own c; ctx ends it.
+type Secure func(ctx context.Context, c net.Conn) (Stream, error)
+
+// Inspector sees one file go by: each byte is written to it before it goes on. An error of Write stops the transfer, and so
+// does one of Verdict, which is asked at the file's end; neither peer takes the file for whole then. It is for one goroutine
+// at a time.
+type Inspector interface {
+	io.Writer
+	Verdict() error
+}
+
+// Carriage is how a transfer's bytes were carried.
+type Carriage int
+
+// The ways of carrying bytes.
+const (
+	NotCarried Carriage = iota // the legs did not connect
+	Spliced                    // by splice(2): they were not seen
+	Copied                     // through this process's memory
+	Secured                    // the same, and TLS was ended on one side at least
+)
+
+var carriageNames = [...]string{"", "splice", "copy", "tls"}
+
+func (c Carriage) String() string { return carriageNames[c] }
 
 // Arm makes a transfer and lets its legs begin to connect: listening legs accept, and a leg dials as soon as the other
 // has been accepted, so that each peer sees the other's own timing. It owns the legs' listeners from now on. ctx bounds
@@ -78,9 +115,10 @@ func Arm(ctx context.Context, opts Options) *Transfer {
 	return t
 }
 
-// Begin says that the data verb has been given, and starts the Setup clock.
-func (t *Transfer) Begin(d Direction) {
-	t.direction = d
+// Begin says that the data verb has been given, and starts the Setup clock. secure, by Side, are the legs to be secured; nil
+// leaves one as it is. inspector sees the bytes; nil: nobody does.
+func (t *Transfer) Begin(d Direction, secure [2]Secure, inspector Inspector) {
+	t.direction, t.secure, t.inspector = d, secure, inspector
 	close(t.begun)
 }
 
@@ -94,8 +132,8 @@ func (t *Transfer) Copied() <-chan struct{} { return t.copied }
 // Err is nil if the sender came to its end and every byte was handed on. Call it once Copied is closed.
 func (t *Transfer) Err() error { return t.err }
 
-// Spliced reports whether the kernel carried the bytes. Call it once Copied is closed.
-func (t *Transfer) Spliced() bool { return t.splice }
+// Carried is how the bytes went. Call it once Copied is closed.
+func (t *Transfer) Carried() Carriage { return t.carried }
 
 // Bytes is the number of bytes handed on so far.
 func (t *Transfer) Bytes() int64 { return t.bytes.Load() }
@@ -170,21 +208,70 @@ func (t *Transfer) carry() error {
 		return err
 	}
 	close(t.ready)
+	if err := t.protect(); err != nil {
+		return err
+	}
 	select {
 	case <-t.released:
 	case <-t.ctx.Done():
 		return context.Cause(t.ctx)
 	}
+	from, to := Server, Client
 	if t.direction == Upload {
-		return t.copy(Client, Server)
+		from, to = Client, Server
 	}
-	if err := t.copy(Server, Client); err != nil {
+	err := t.copy(from, to)
+	if err == nil && t.inspector != nil {
+		err = t.inspector.Verdict()
+	}
+	if err != nil || t.direction == Upload {
 		return err
 	}
 	// The server has said all. Some confirm only when we have closed as well (ProFTPD waits for ten seconds).
-	unguard(t.legs[Server])
-	return t.legs[Server].Close()
+	t.close(Server)
+	return nil
 }
+
+// protect secures the legs that are to be, both at once, when the data verb has been given. A server may begin before its 150
+// or after, a client begins after: the clock for it runs from Release.
+func (t *Transfer) protect() error {
+	select {
+	case <-t.begun:
+	case <-t.ctx.Done():
+		return context.Cause(t.ctx)
+	}
+	ctx, cancel := context.WithCancelCause(t.ctx)
+	var clock sync.WaitGroup
+	defer clock.Wait()
+	defer cancel(nil)
+	clock.Go(func() { t.setupClock(ctx, cancel, t.released) })
+
+	var legs sync.WaitGroup
+	for side, secure := range t.secure {
+		leg := t.legs[side]
+		if secure == nil {
+			t.streams[side] = bare{leg}
+			continue
+		}
+		t.carried = Secured
+		legs.Go(func() {
+			stream, err := secure(ctx, leg)
+			if err != nil {
+				cancel(&LegError{Side: Side(side), Act: "TLS", Err: err})
+				return
+			}
+			t.streams[side] = stream
+		})
+	}
+	legs.Wait()
+	return context.Cause(ctx)
+}
+
+// bare is a leg that is not secured.
+type bare struct{ net.Conn }
+
+// CloseWrite says nothing: the end of the connection says it all.
+func (bare) CloseWrite() error { return nil }
 
 // connect makes both legs.
 func (t *Transfer) connect() error {
@@ -197,7 +284,7 @@ func (t *Transfer) connect() error {
 	var clock sync.WaitGroup
 	defer clock.Wait()
 	defer cancel(nil)
-	clock.Go(func() { t.setupClock(ctx, cancel) })
+	clock.Go(func() { t.setupClock(ctx, cancel, t.begun) })
 
 	client, server := t.opts.Client, t.opts.Server
 	switch {
@@ -244,10 +331,10 @@ func (t *Transfer) connect() error {
 	}
 }
 
-// setupClock ends a set-up that takes longer than Setup from Begin.
-func (t *Transfer) setupClock(ctx context.Context, cancel context.CancelCauseFunc) {
+// setupClock ends a set-up that takes longer than Setup, from begin on.
+func (t *Transfer) setupClock(ctx context.Context, cancel context.CancelCauseFunc, begin <-chan struct{}) {
 	select {
-	case <-t.begun:
+	case <-begin:
 	case <-ctx.Done():
 		return
 	}
@@ -332,7 +419,14 @@ const chunk = 64 << 10
 // loses nothing, as the kernel's pipe is empty then; a write timeout does, so it ends the transfer.
 func (t *Transfer) copy(from, to Side) error {
 	src, dst := t.legs[from], t.legs[to]
-	t.splice = spliceable(src, dst)
+	if t.carried == Secured || t.inspector != nil {
+		t.carried = max(t.carried, Copied)
+		return t.relay(from, to)
+	}
+	t.carried = Copied
+	if spliceable(src, dst) {
+		t.carried = Spliced
+	}
 	for {
 		begin := time.Now()
 		writeBy := begin.Add(2 * t.opts.Idle)
@@ -359,6 +453,57 @@ func (t *Transfer) copy(from, to Side) error {
 	}
 }
 
+// buffers are for relay: each a few TLS records long.
+var buffers = sync.Pool{New: func() any { return new([chunk]byte) }}
+
+// relay is copy for bytes that somebody here must see: to unprotect or protect them, or to inspect them.
+func (t *Transfer) relay(from, to Side) error {
+	src, dst := t.streams[from], t.streams[to]
+	buffer := buffers.Get().(*[chunk]byte)
+	defer buffers.Put(buffer)
+	for {
+		src.SetReadDeadline(time.Now().Add(t.opts.Idle))
+		n, err := src.Read(buffer[:])
+		if n > 0 {
+			if err := t.handOn(dst, to, buffer[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case err == nil:
+		case err == io.EOF:
+			return nil
+		case t.ctx.Err() != nil:
+			return context.Cause(t.ctx)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return &LegError{Side: from, Act: "read", Err: ErrIdle}
+		default:
+			return &LegError{Side: from, Act: "read", Err: err}
+		}
+	}
+}
+
+// handOn gives bytes to the inspector and then to the receiver.
+func (t *Transfer) handOn(dst Stream, to Side, b []byte) error {
+	if t.inspector != nil {
+		if _, err := t.inspector.Write(b); err != nil {
+			return err
+		}
+	}
+	dst.SetWriteDeadline(time.Now().Add(2 * t.opts.Idle))
+	n, err := dst.Write(b)
+	t.bytes.Add(int64(n))
+	switch {
+	case err == nil:
+		return nil
+	case t.ctx.Err() != nil:
+		return context.Cause(t.ctx)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = ErrIdle
+	}
+	return &LegError{Side: to, Act: "write", Err: err}
+}
+
 // broken tells which leg a failed splice failed on, since its error does not: a leg that can still be waited for is
 // whole. What it may read is of no use any more.
 func broken(c net.Conn) bool {
@@ -367,17 +512,26 @@ func broken(c net.Conn) bool {
 	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
+// close ends a leg whose peer has said all, and so that the peer does not take it for broken.
+func (t *Transfer) close(side Side) {
+	unguard(t.legs[side])
+	t.streams[side].CloseWrite()
+	t.legs[side].Close()
+}
+
 // finish ends a whole transfer: the receiver gets the end of the file, and is given time to say that it has it by
 // closing its own end; what it may say meanwhile is read and dropped, since unread bytes would turn our close into a reset.
+// TLS servers that were sent a file have sent tickets which nobody has read: that reset would cost the file its end.
 func (t *Transfer) finish() error {
 	from, to := Server, Client
 	if t.direction == Upload {
 		from, to = Client, Server
+		t.close(from) // of a download, that has been done
 	}
-	src, dst := t.legs[from], t.legs[to]
-	unguard(src)
-	src.Close() // again, of a download
+	dst := t.legs[to]
 	unguard(dst)
+	dst.SetWriteDeadline(time.Now().Add(t.opts.Linger))
+	t.streams[to].CloseWrite()
 	if h, ok := dst.(halfCloser); ok {
 		h.CloseWrite()
 	}

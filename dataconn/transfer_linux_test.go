@@ -45,7 +45,7 @@ func TestStrangers(t *testing.T) {
 				intrude(t, from, l.legs[side].Addr().String())
 			}
 			client, server := l.connectBoth()
-			tr.Begin(Download)
+			tr.Begin(Download, [2]Secure{}, nil)
 			tr.Release()
 			server.Write([]byte("genuine"))
 			server.Close()
@@ -183,14 +183,14 @@ func carryForSplice(legs string) error {
 		Network: loopback{}, Client: Leg{Address: netip.MustParseAddrPort(client)}, Server: Leg{Address: netip.MustParseAddrPort(server)},
 		Setup: time.Minute, Idle: time.Minute, Linger: time.Minute,
 	})
-	tr.Begin(Download)
+	tr.Begin(Download, [2]Secure{}, nil)
 	tr.Release()
 	<-tr.Copied()
 	if err := tr.Err(); err != nil {
 		tr.Reset()
 		return err
 	}
-	if !tr.Spliced() {
+	if tr.Carried() != Spliced {
 		return errors.New("it says that it was not spliced")
 	}
 	tr.Commit()

@@ -55,8 +55,8 @@ func TestWhole(t *testing.T) {
 					if n := l.transfer.Bytes(); n != size {
 						t.Errorf("%d bytes were counted", n)
 					}
-					if !l.transfer.Connected() || l.transfer.Spliced() != (runtime.GOOS == "linux") {
-						t.Errorf("connected %v, spliced %v", l.transfer.Connected(), l.transfer.Spliced())
+					if !l.transfer.Connected() || (l.transfer.Carried() == Spliced) != (runtime.GOOS == "linux") {
+						t.Errorf("connected %v, carried by %v", l.transfer.Connected(), l.transfer.Carried())
 					}
 					// The sender's connection ends in peace.
 					if n, err := from.Read(make([]byte, 1)); n != 0 || err != io.EOF {
@@ -73,7 +73,7 @@ func TestReleaseComesFirst(t *testing.T) {
 	l := newLab(t, true, false)
 	tr := l.arm()
 	client, server := l.connectBoth()
-	tr.Begin(Download)
+	tr.Begin(Download, [2]Secure{}, nil)
 	server.Write([]byte("early"))
 	server.CloseWrite()
 	client.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
@@ -105,7 +105,7 @@ func TestBothDialCallsClientLate(t *testing.T) {
 	l := newLab(t, false, false)
 	tr := l.arm()
 	l.connect(Server)
-	tr.Begin(Download)
+	tr.Begin(Download, [2]Secure{}, nil)
 	clientListener := l.peers[Client].(*net.TCPListener)
 	clientListener.SetDeadline(time.Now().Add(50 * time.Millisecond))
 	if c, err := clientListener.Accept(); err == nil {
@@ -248,7 +248,7 @@ func TestLinger(t *testing.T) {
 func TestReset(t *testing.T) {
 	begin := func(l *lab, released bool) (client, server *net.TCPConn) {
 		client, server = l.connectBoth()
-		l.transfer.Begin(Download)
+		l.transfer.Begin(Download, [2]Secure{}, nil)
 		if released {
 			l.transfer.Release()
 			server.Write([]byte("x"))
@@ -262,7 +262,7 @@ func TestReset(t *testing.T) {
 			upTo func(l *lab) []net.Conn // what is connected then
 		}{
 			{"armed", func(l *lab) []net.Conn { return nil }},
-			{"begun", func(l *lab) []net.Conn { l.transfer.Begin(Download); return nil }},
+			{"begun", func(l *lab) []net.Conn { l.transfer.Begin(Download, [2]Secure{}, nil); return nil }},
 			{"one leg connected", func(l *lab) []net.Conn {
 				side := Client
 				if l.legs[Client] == nil {
@@ -341,7 +341,7 @@ func TestContext(t *testing.T) {
 		l.transfer = Arm(ctx, l.opts)
 		if phase == "copied" {
 			client, server := l.connectBoth()
-			l.transfer.Begin(Download)
+			l.transfer.Begin(Download, [2]Secure{}, nil)
 			l.transfer.Release()
 			server.Close()
 			if err := l.copied(); err != nil {
@@ -365,7 +365,7 @@ func TestDialRefused(t *testing.T) {
 	l := newLab(t, true, false)
 	l.peers[Server].Close()
 	tr := l.arm()
-	tr.Begin(Download)
+	tr.Begin(Download, [2]Secure{}, nil)
 	if c, err := net.Dial("tcp", l.legs[Client].Addr().String()); err == nil {
 		sawReset(t, "client", c)
 		c.Close()
@@ -400,7 +400,7 @@ func TestSetupClock(t *testing.T) {
 					c = l.connect(Client)
 				}
 				begin := time.Now()
-				tr.Begin(Download)
+				tr.Begin(Download, [2]Secure{}, nil)
 				err := l.copied()
 				if !errors.Is(err, ErrSetup) {
 					t.Errorf("%v", err)
@@ -502,7 +502,7 @@ func TestSlowIsNotIdle(t *testing.T) {
 		l.opts.Idle = idle
 		const size = 16 << 20 // more than the kernel buffers, so that the receiver's pace is felt
 		tr := l.arm()
-		tr.Begin(Download)
+		tr.Begin(Download, [2]Secure{}, nil)
 		tr.Release()
 		to := l.connect(Client)
 		to.SetReadBuffer(64 << 10)

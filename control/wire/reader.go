@@ -26,6 +26,13 @@ func NewReader(src io.Reader, limits Limits) *Reader {
 // else was injected before the handshake (CVE-2011-0411 and its family).
 func (r *Reader) Buffered() int { return len(r.buf) }
 
+// Take returns what Buffered counts, which the Reader forgets.
+func (r *Reader) Take() []byte {
+	b := r.buf
+	r.buf = nil
+	return b
+}
+
 // fill makes buf non-empty. A source that ends in the middle of a message is an unexpected end: half a command is none.
 func (r *Reader) fill(begun bool) error {
 	if len(r.buf) > 0 {

@@ -1,0 +1,75 @@
+package tlsmitm
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+)
+
+// Conn is one side's TLS connection. It tells an end from a truncation, which crypto/tls does not: a connection that ends
+// between two records reads as io.EOF there, whether the peer said close_notify or somebody on the way cut it off (RFC 8446
+// §6.1). CloseWrite sends close_notify and leaves the connection below open.
+type Conn struct {
+	*tls.Conn
+	below    *watched
+	tolerant bool // an end without close_notify is one
+	facts    Facts
+}
+
+// Facts are what there is to say of a TLS connection, for logs.
+type Facts struct {
+	Version  string // "TLS 1.3"
+	Cipher   string // as IANA names it
+	Resumed  bool   // the peer proved to be the one of an earlier connection
+	Protocol string // agreed on by ALPN; empty: none
+}
+
+// NetConn returns the connection below, as it was given to the Session. Who writes to it breaks the TLS connection; who
+// reads from it after CloseWrite loses nothing but what is not wanted any more.
+func (c *Conn) NetConn() net.Conn { return c.below.Conn }
+
+// Facts are those of the handshake.
+func (c *Conn) Facts() Facts { return c.facts }
+
+// Read implements net.Conn. At the end it returns io.EOF if the peer has said that it is one, and io.ErrUnexpectedEOF if
+// the connection just ended.
+func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == io.EOF && c.below.ended.Load() && !c.tolerant {
+		err = errTruncated
+	}
+	return n, err
+}
+
+// errTruncated is an end without close_notify.
+var errTruncated = &truncated{}
+
+type truncated struct{}
+
+func (*truncated) Error() string { return "the connection ended without TLS's close_notify" }
+func (*truncated) Unwrap() error { return io.ErrUnexpectedEOF }
+
+// newConn wraps a connection whose handshake is done.
+func newConn(c *tls.Conn, below *watched, tolerant bool) *Conn {
+	s := c.ConnectionState()
+	return &Conn{Conn: c, below: below, tolerant: tolerant, facts: Facts{
+		Version: tls.VersionName(s.Version), Cipher: tls.CipherSuiteName(s.CipherSuite),
+		Resumed: s.DidResume, Protocol: s.NegotiatedProtocol,
+	}}
+}
+
+// watched notes that the connection below a TLS connection has ended.
+type watched struct {
+	net.Conn
+	ended atomic.Bool
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if errors.Is(err, io.EOF) {
+		w.ended.Store(true)
+	}
+	return n, err
+}
