@@ -89,7 +89,7 @@ func (e *tlsEnd) SetLinger(seconds int) error { return e.below.SetLinger(seconds
 
 // secrecy is how the peers of a transcript speak TLS.
 type secrecy struct {
-	client, server *tls.Config
+	client, server, expired *tls.Config
 }
 
 // secrecy makes it all, at the time of the bubble.
@@ -112,17 +112,20 @@ func (p *stage) secrecy() *secrecy {
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(err)
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "ftp.example.com"}, DNSNames: []string{"ftp.example.com"},
-		NotBefore: root.NotBefore, NotAfter: root.NotAfter,
-	}
 	rootDER, err := x509.CreateCertificate(rand.Reader, root, root, rootKey.Public(), rootKey)
 	must(err)
 	if root, err = x509.ParseCertificate(rootDER); err != nil {
 		p.t.Fatal(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, root, key.Public(), rootKey)
-	must(err)
+	server := func(until time.Time) *tls.Config {
+		leaf := &x509.Certificate{
+			SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "ftp.example.com"}, DNSNames: []string{"ftp.example.com"},
+			NotBefore: root.NotBefore, NotAfter: until,
+		}
+		der, err := x509.CreateCertificate(rand.Reader, leaf, root, key.Public(), rootKey)
+		must(err)
+		return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	}
 
 	trusted := func(c *x509.Certificate) *x509.CertPool {
 		pool := x509.NewCertPool()
@@ -135,7 +138,7 @@ func (p *stage) secrecy() *secrecy {
 		client: &tls.Config{
 			RootCAs: trusted(authority.Certificate()), ServerName: "ftp.example.com", ClientSessionCache: tls.NewLRUClientSessionCache(10),
 		},
-		server: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}},
+		server: server(root.NotAfter), expired: server(time.Now().Add(-time.Minute)),
 	}
 }
 
@@ -148,9 +151,10 @@ func (p *stage) protects(side dataconn.Side, w []string) {
 	for i, word := range w {
 		switch word {
 		case "alpn":
+			config = config.Clone()
 			config.NextProtos = strings.Split(w[i+1], ",")
 		case "expired": // the server's certificate is
-			time.Sleep(1001 * time.Hour)
+			config = p.secret.expired
 		case "nameless": // the client does not say which server it wants
 			config.ServerName, config.InsecureSkipVerify = "", true
 		case "misnamed":
@@ -225,6 +229,9 @@ func (p *stage) has(c end, w []string) error {
 			return e.err
 		}
 	case "chain":
+		if len(s.PeerCertificates) == 0 {
+			return errors.Join(errors.New("has seen no certificate"), e.err)
+		}
 		if got := s.PeerCertificates[0].Issuer.CommonName; got != strings.Join(w[1:], " ") {
 			return errors.New("has one of " + got)
 		}

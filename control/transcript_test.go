@@ -85,7 +85,8 @@ type stage struct {
 	heard      [2]netip.AddrPort // the data address that each side was last told
 	strangers  int
 	drain      context.CancelFunc
-	lostDial   bool   // Connect fails
+	lostDial   bool // Connect fails
+	far        time.Duration
 	meet       string // how servers are met: "untrusted-ca", "off", a name
 	serverPort uint16
 	ended      error
@@ -237,7 +238,12 @@ func (p *stage) silence() {
 
 // tap records what we say on a connection.
 func (p *stage) tap(c *ftptest.Conn, arrow string) {
-	c.Wrote = p.lines(arrow)
+	plain := p.lines(arrow)
+	c.Wrote = func(b []byte) {
+		if len(b) == 0 || b[0] < 0x14 || b[0] > 0x17 { // the types of TLS records: our part of a handshake that the peer has not begun
+			plain(b)
+		}
+	}
 	c.Shut = func() { p.lines(arrow)(nil) }
 }
 
@@ -309,6 +315,8 @@ func (p *stage) option(text string) {
 		p.peers[1], p.own[1] = netip.MustParseAddr("2001:db8:2::9"), netip.MustParseAddr("2001:db8:2::fe")
 	case "advertise":
 		p.session.Advertise = func(context.Context) (netip.Addr, error) { return netip.MustParseAddr(value), nil }
+	case "far": // calling the client takes a while
+		p.far, _ = time.ParseDuration(value)
 	case "unreachable":
 		p.lostDial = true
 	case "tls":
@@ -587,6 +595,9 @@ func (p *stage) Listen(_ context.Context, side dataconn.Side, avoid uint16) (net
 func (p *stage) Dial(ctx context.Context, side dataconn.Side, from uint16, to netip.AddrPort) (net.Conn, error) {
 	if from == 0 {
 		from = 2000
+	}
+	if side == dataconn.Client {
+		time.Sleep(p.far)
 	}
 	c, err := p.network.Dial(ctx, netip.AddrPortFrom(p.own[side], from), to)
 	if err != nil {

@@ -206,11 +206,6 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 		}
 		return false, 0, nil
 	}
-	if reply.Positive() {
-		if err := s.announce(t); err != nil {
-			return true, 0, err
-		}
-	}
 	t.final = reply
 	switch {
 	case t.ours() != nil:
@@ -221,7 +216,11 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 		}
 		return true, reply.Code, s.pass(reply)
 	case !t.copied:
-		// Our copy is still on its way; with no 150 before, it has not even begun.
+		// Our copy is still on its way; with no 150 before, it has not even begun. A 150 that is withheld still is: the
+		// client has not been called.
+		if t.withheld.Code != 0 {
+			return false, 0, nil
+		}
 		s.release(t)
 		if t.aborted {
 			t.by = time.Now().Add(s.Timeouts.Abort) // a client that has said ABOR may take no more of it
