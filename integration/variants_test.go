@@ -19,10 +19,6 @@ import (
 // few are the clients that know the most, and that are the least alike.
 var few = names{"curl", "lftp", "ftplib", "netftp"}
 
-// hasty are the clients that at times take a transfer for done if they are called after 150 and not before: curl 7.88 is
-// one, with no gateway at all. It is what "server_data: passive" does to clients of active mode.
-var hasty = names{"curl"}
-
 // other is the other family.
 func (f family) other() family { return 1 - f }
 
@@ -157,9 +153,6 @@ func TestServerData(t *testing.T) {
 			for i := range via {
 				if i > 0 {
 					via[i].Clients = names{"curl", "ftplib"}
-				}
-				if way.name == "passive" {
-					via[i].Passive = hasty
 				}
 				runMatrix(t, l, servers, via[i])
 			}
