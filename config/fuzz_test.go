@@ -43,7 +43,7 @@ func FuzzLoad(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		l := newLoader("f", nil)
 		l.document(text)
-		c, _, err := l.config()
+		c, _, err := l.config(nil)
 		if err != nil {
 			faults, ok := errors.AsType[Faults](err)
 			if !ok || len(faults) == 0 {

@@ -20,6 +20,9 @@ type Options struct {
 	Environ []string
 	// Flags are texts by key, such as "log.level". nil: none.
 	Flags map[string]string
+	// Check finds faults that a Config alone does not show, as in the files that it names. It gives their keys and texts;
+	// Load says where those were given. It is asked if nothing else is wrong. nil: nobody is.
+	Check func(*Config) Faults
 }
 
 // Load makes a Config of flags, else environment, else the file, else Default. No path, no file. The warnings are what
@@ -35,7 +38,7 @@ func Load(path string, o Options) (c *Config, warnings Faults, err error) {
 	}
 	l.environment(o.Environ)
 	l.flags(o.Flags)
-	return l.config()
+	return l.config(o.Check)
 }
 
 // loader is one Load under way.
@@ -74,7 +77,7 @@ func newLoader(path string, environ []string) *loader {
 }
 
 // config assembles what was taken in, and judges the outcome.
-func (l *loader) config() (*Config, Faults, error) {
+func (l *loader) config(check func(*Config) Faults) (*Config, Faults, error) {
 	c := new(Config)
 	err := l.layers().UnmarshalExact(c, func(d *mapstructure.DecoderConfig) {
 		d.TagName = "yaml"
@@ -96,6 +99,11 @@ func (l *loader) config() (*Config, Faults, error) {
 	found := c.check()
 	for _, f := range found.faults {
 		if !l.suspect(f.Key) {
+			l.fault(0, f.Key, f.Text)
+		}
+	}
+	if len(l.faults) == 0 && check != nil {
+		for _, f := range check(c) {
 			l.fault(0, f.Key, f.Text)
 		}
 	}

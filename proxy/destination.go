@@ -165,13 +165,13 @@ func (p *Proxy) matches(t config.Target, s place) bool {
 	return false
 }
 
-// destined says whether a client may reach a server: nil, or the refusal with its rule. The rules of the configuration
+// destined says whether a client may reach a server: by which rule of Config.Destinations, -1 for none, or the refusal. The rules of the configuration
 // come first. Where none matches, intercepted connections go where they were going, and explicit clients, who could name
 // anything that we can reach and they cannot (server-side request forgery), are held to safe defaults.
-func (p *Proxy) destined(cfg *config.Config, l *config.Listener, client netip.Addr, s place) *control.Refusal {
+func (p *Proxy) destined(cfg *config.Config, l *config.Listener, client netip.Addr, s place) (rule int, r *control.Refusal) {
 	if p.isOurs(s.at) {
 		// Whatever the rules say: it would call itself until something runs out.
-		return noEntry("the server is this proxy itself")
+		return -1, noEntry("the server is this proxy itself")
 	}
 	for i, d := range cfg.Destinations {
 		if len(d.Ports) > 0 && !inPorts(d.Ports, s.at.Port()) {
@@ -179,39 +179,39 @@ func (p *Proxy) destined(cfg *config.Config, l *config.Listener, client netip.Ad
 		}
 		for _, t := range d.Allow {
 			if p.matches(t, s) {
-				return nil
+				return i, nil
 			}
 		}
 		for _, t := range d.Deny {
 			if p.matches(t, s) {
-				return noEntry(fmt.Sprintf("destinations[%d]: deny %v", i, t))
+				return i, noEntry(fmt.Sprintf("destinations[%d]: deny %v", i, t))
 			}
 		}
 	}
 	if l.Mode != config.Explicit {
-		return nil
+		return -1, nil
 	}
 	if !inPorts(defaultPorts, s.at.Port()) {
-		return noEntry("default: ports 21, 990 and above 1023")
+		return -1, noEntry("default: ports 21, 990 and above 1023")
 	}
 	inside, has := embedded(s.at.Addr())
 	for _, a := range []netip.Addr{s.at.Addr(), inside} {
 		for _, k := range deniedByNames {
 			if p.is(k, a) {
-				return noEntry("default: no " + string(k) + " address")
+				return -1, noEntry("default: no " + string(k) + " address")
 			}
 		}
 		if a.IsLoopback() && !client.IsLoopback() {
-			return noEntry("default: loopback is for clients on loopback")
+			return -1, noEntry("default: loopback is for clients on loopback")
 		}
 		if p.is(config.TargetPrivate, a) && !p.is(config.TargetPrivate, client) && !client.IsLoopback() {
-			return noEntry("default: private servers are for private clients")
+			return -1, noEntry("default: private servers are for private clients")
 		}
 		if !has {
 			break
 		}
 	}
-	return nil
+	return -1, nil
 }
 
 func noEntry(rule string) *control.Refusal {

@@ -19,9 +19,10 @@ type listener struct {
 
 // setting is a listener's configuration with the whole that it is a part of.
 type setting struct {
-	cfg      *config.Config
-	listener *config.Listener
-	sockets  sockets
+	cfg        *config.Config
+	listener   *config.Listener
+	sockets    sockets
+	identities *identities
 }
 
 // address is what tells a listener from another across a reload.

@@ -30,6 +30,15 @@ func (l *logger) Observe(e control.Event) {
 			args = append(args, "name", e.Name)
 		}
 		l.log.Info("session started", args...)
+	case control.Secured:
+		args := []any{"side", e.Side.String(), "version", e.Facts.Version, "cipher", e.Facts.Cipher, "resumed", e.Facts.Resumed}
+		if e.Facts.Protocol != "" {
+			args = append(args, "alpn", e.Facts.Protocol)
+		}
+		if e.Certificate != "" {
+			args = append(args, "certificate", e.Certificate, "verified", e.Verified)
+		}
+		l.log.Info("TLS", args...)
 	case control.LoggedIn:
 		if l.loggedIn != nil {
 			l.loggedIn()
@@ -54,6 +63,11 @@ func (l *logger) Observe(e control.Event) {
 		}
 		args := []any{"verb", e.Verb, "path", e.Path, "bytes", e.Bytes, "duration", round(e.Duration),
 			"carried", e.Carried, "code", e.Code, "outcome", outcome}
+		for side, facts := range e.TLS {
+			if facts.Version != "" {
+				args = append(args, slog.Group(dataconn.Side(side).String(), "tls", facts.Version, "cipher", facts.Cipher, "resumed", facts.Resumed))
+			}
+		}
 		if e.Err != nil {
 			args = append(args, "error", e.Err)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"ftpalg/config"
 	"ftpalg/dataconn"
+	"ftpalg/tlsmitm"
 )
 
 // network opens the sockets of one session. It is dataconn.Network for its data connections.
@@ -26,6 +27,9 @@ type network struct {
 	listener *config.Listener
 	counts   *counts
 	ports    *portRanges
+
+	identities *identities
+	tls        *tlsmitm.Session // nil: TLS is refused
 
 	client netip.AddrPort // the client
 	dialed netip.AddrPort // what the client dialed, as it sees it; the zero value where that was ourselves

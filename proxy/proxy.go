@@ -27,13 +27,14 @@ type Proxy struct {
 	sessions sync.WaitGroup
 	loops    sync.WaitGroup // accept loops
 
-	mu        sync.Mutex
-	listeners map[address]*listener
-	conns     map[net.Conn]struct{} // the control connections of running sessions
-	ctx       context.Context       // done when draining begins
-	drain     context.CancelFunc
-	alive     context.Context // done when sessions are cut off
-	cut       context.CancelFunc
+	mu         sync.Mutex
+	identities *identities // of the configuration in force
+	listeners  map[address]*listener
+	conns      map[net.Conn]struct{} // the control connections of running sessions
+	ctx        context.Context       // done when draining begins
+	drain      context.CancelFunc
+	alive      context.Context // done when sessions are cut off
+	cut        context.CancelFunc
 }
 
 // New opens the listeners of a configuration and begins to serve them. The error names each listener that cannot be
@@ -57,6 +58,10 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	if p.ctx.Err() != nil {
 		return errors.New("shutting down")
 	}
+	id, wrong := identify(cfg)
+	if len(wrong) > 0 {
+		return wrong
+	}
 	k := sockets{mayBeTransparent: canBeTransparent() == nil}
 	if canMark() {
 		k.mark = uint32(cfg.Mark)
@@ -65,7 +70,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	var opened []*listener
 	var faults []error
 	for i := range cfg.Listeners {
-		s := &setting{cfg: cfg, listener: &cfg.Listeners[i], sockets: k}
+		s := &setting{cfg: cfg, listener: &cfg.Listeners[i], sockets: k, identities: id}
 		a := addressOf(s.listener)
 		if _, ok := p.listeners[a]; ok {
 			continue
@@ -82,11 +87,16 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		for _, l := range opened {
 			l.Close()
 		}
+		id.close()
 		return errors.Join(faults...)
 	}
+	if p.identities != nil {
+		p.identities.close()
+	}
+	p.identities = id
 	// From here on nothing fails that leaves less than there was.
 	for i := range cfg.Listeners {
-		s := &setting{cfg: cfg, listener: &cfg.Listeners[i], sockets: k}
+		s := &setting{cfg: cfg, listener: &cfg.Listeners[i], sockets: k, identities: id}
 		if l, ok := p.listeners[addressOf(s.listener)]; ok {
 			if err := l.adopt(s); err != nil {
 				faults = append(faults, err)

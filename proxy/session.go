@@ -39,7 +39,7 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 		}
 	}()
 
-	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, client: client, local: dataconn.AddrPort(c.LocalAddr())}
+	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, client: client, local: dataconn.AddrPort(c.LocalAddr()), identities: s.identities}
 	switch l.Mode {
 	case config.TPROXY:
 		n.dialed = n.local
@@ -75,6 +75,8 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 		ServerData:    map[config.ServerData]control.ServerData{config.DataPassive: control.Passive, config.DataActive: control.Active}[l.ServerData],
 		RefuseUnknown: l.Unknown == config.UnknownRefuse,
 	}
+	s.secured(session, n)
+	session.Implicit = beginsWithTLS(l, n)
 	switch {
 	case l.Advertise != "":
 		session.Advertise = func(ctx context.Context) (netip.Addr, error) { return p.advertised(ctx, l) }
@@ -94,7 +96,7 @@ func turnAway(c *net.TCPConn, r *control.Refusal) {
 
 func timeouts(t config.Timeouts) control.Timeouts {
 	return control.Timeouts{
-		Connect: t.Connect, Login: t.Login, Idle: t.Idle, Reply: t.Reply,
+		Connect: t.Connect, Handshake: t.TLSHandshake, Login: t.Login, Idle: t.Idle, Reply: t.Reply,
 		DataSetup: t.DataSetup, DataIdle: t.DataIdle, Abort: t.Abort, Drain: t.Drain,
 	}
 }
@@ -120,12 +122,18 @@ func (p *Proxy) connect(ctx context.Context, n *network, name string) (net.Conn,
 	}
 	var faults []error
 	for i, to := range places {
-		if r := p.destined(n.cfg, n.listener, n.client.Addr(), to); r != nil {
+		rule, r := p.destined(n.cfg, n.listener, n.client.Addr(), to)
+		if r != nil {
 			faults = append(faults, r)
 			continue
 		}
 		c, err := p.dialOne(ctx, n, to.at, len(places)-i)
 		if err == nil {
+			name := to.name
+			if name == "" && n.listener.Mode != config.TPROXY && n.listener.Mode != config.Redirect {
+				name = to.at.Addr().String() // that is how it was named
+			}
+			n.meet(rule, name)
 			return c, nil
 		}
 		faults = append(faults, fmt.Errorf("server: %w", err))

@@ -243,7 +243,7 @@ func originalDestination(c *net.TCPConn) (netip.AddrPort, error) {
 
 // gone reports whether the peer has closed or reset a connection, even if what it said before has not been read.
 func gone(c net.Conn) bool {
-	t, ok := c.(*net.TCPConn)
+	t, ok := below(c).(*net.TCPConn)
 	if !ok {
 		return false
 	}

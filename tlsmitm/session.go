@@ -45,7 +45,7 @@ type Verify int
 const (
 	Strict      Verify = iota // it is refused
 	UntrustedCA               // the client sees a likeness under an authority that nobody trusts, and decides
-	Off                       // it is taken as it is; a likeness of it is under the untrusted authority all the same
+	Off                       // nobody looks; a likeness of it is under the untrusted authority all the same
 )
 
 // ServerOptions are how one server is to be met.
@@ -92,7 +92,7 @@ type Session struct {
 	ticket    *pinned
 	leaf      []byte // the server's certificate
 	verdict   error  // why it does not verify, nil if it does
-	verified  string // how it was verified: "chain", "pin" or ""
+	verified  string // how it was verified: "chain", "pin", "off" or ""
 }
 
 // Session returns a new Session.
@@ -113,7 +113,7 @@ func (s *Session) Fingerprint() string {
 	return hex.EncodeToString(d[:])
 }
 
-// Verified says how the server's certificate was verified: "chain" or "pin", or "failed: " and why, where that was
+// Verified says how the server's certificate was verified: "chain", "pin" or "off", or "failed: " and why, where that was
 // allowed. Empty if there was none yet.
 func (s *Session) Verified() string {
 	if s.verdict != nil {
@@ -231,7 +231,7 @@ func (s *Session) certificate(h *tls.ClientHelloInfo, met bool) (*tls.Certificat
 		if err != nil {
 			return nil, err
 		}
-		return mint.Likeness(leaf, s.verdict == nil, h)
+		return mint.Likeness(leaf, s.verified == "chain" || s.verified == "pin", h)
 	}
 }
 
@@ -451,6 +451,9 @@ func (s *Session) judge(chain []*x509.Certificate, name string) (how string, err
 			}
 		}
 		return "", &VerifyError{"pin", fmt.Errorf("%x is not pinned, and neither is its public key", sha256.Sum256(leaf.Raw))}
+	}
+	if s.server.Verify == Off {
+		return "off", nil
 	}
 	o := x509.VerifyOptions{Roots: s.of.options.Roots, Intermediates: x509.NewCertPool(), CurrentTime: time.Now()}
 	for _, c := range chain[1:] {

@@ -15,7 +15,7 @@ import (
 	"ftpalg/tlsmitm"
 )
 
-// Where the files of an authority are if nothing else is said. What ca show shows without --cert is set in newCAShow alone.
+// Where the files of an authority are if nothing else is said.
 const (
 	authorityCert = "authority.crt"
 	authorityKey  = "authority.key"
@@ -24,7 +24,7 @@ const (
 // maxDays keeps the end of an authority within what durations can say: 292 years.
 const maxDays = 36500
 
-func newCA() *cobra.Command {
+func newCA(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use: "ca", Short: "Make the authority that signs certificates for clients, and give it to them",
 		Long: `With TLS on both sides, clients are shown certificates that look like their servers' and
@@ -32,7 +32,7 @@ are signed by an authority of yours, which they must trust.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(newCAInit(), newCAShow())
+	c.AddCommand(newCAInit(), newCAShow(o))
 	return c
 }
 
@@ -87,12 +87,22 @@ what to put into the configuration. It overwrites nothing.`,
 	return c
 }
 
-func newCAShow() *cobra.Command {
+func newCAShow(o *options) *cobra.Command {
 	var cert string
 	var pem bool
 	c := &cobra.Command{
 		Use: "show", Short: "Print the authority's certificate and how clients come to trust it", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.config != "" && !cmd.Flags().Changed("cert") {
+				cfg, err := o.load(cmd.ErrOrStderr(), nil)
+				if err != nil {
+					return err
+				}
+				if cfg.TLS.AuthorityCert == "" {
+					return fail(fmt.Errorf("%s has no tls.authority_cert; make an authority with ftpalg ca init", o.config))
+				}
+				cert = string(cfg.TLS.AuthorityCert)
+			}
 			if pem {
 				c, err := tlsmitm.LoadCertificate(cert)
 				if err != nil {
@@ -104,7 +114,7 @@ func newCAShow() *cobra.Command {
 			return fail(show(cmd.OutOrStdout(), cert))
 		},
 	}
-	c.Flags().StringVar(&cert, "cert", authorityCert, "certificate `file` to show")
+	c.Flags().StringVar(&cert, "cert", authorityCert, "certificate `file` to show; with --config: the one in it")
 	c.Flags().BoolVar(&pem, "pem", false, "print the certificate alone, as PEM")
 	return c
 }

@@ -77,12 +77,12 @@ connections, and carries the data across.`,
 	flags.StringVarP(&o.config, "config", "c", "", "configuration `file`; without one: an explicit proxy on 127.0.0.1:2121")
 	flags.StringVar(&o.logLevel, "log-level", "", "debug, info, warn or error")
 	flags.StringVar(&o.logFormat, "log-format", "", "text or json")
-	root.AddCommand(newRun(&o), newCheck(&o), newConfig(&o), newRules(&o), newVerbs(), newCA(), newDemo(), newVersion())
+	root.AddCommand(newRun(&o), newCheck(&o), newConfig(&o), newRules(&o), newVerbs(), newCA(&o), newDemo(), newVersion())
 	return root
 }
 
-// load reads the configuration and shows its warnings.
-func (o *options) load(stderr io.Writer) (*config.Config, error) {
+// load reads the configuration and shows its warnings. check, if not nil, finds more that is wrong.
+func (o *options) load(stderr io.Writer, check func(*config.Config) config.Faults) (*config.Config, error) {
 	flags := map[string]string{}
 	if o.logLevel != "" {
 		flags["log.level"] = o.logLevel
@@ -90,7 +90,7 @@ func (o *options) load(stderr io.Writer) (*config.Config, error) {
 	if o.logFormat != "" {
 		flags["log.format"] = o.logFormat
 	}
-	cfg, warnings, err := config.Load(o.config, config.Options{Environ: os.Environ(), Flags: flags})
+	cfg, warnings, err := config.Load(o.config, config.Options{Environ: os.Environ(), Flags: flags, Check: check})
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ func newCheck(o *options) *cobra.Command {
 			if len(args) == 1 {
 				o.config = args[0]
 			}
-			cfg, err := o.load(cmd.ErrOrStderr())
+			cfg, err := o.load(cmd.ErrOrStderr(), proxy.CheckTLS)
 			if err != nil {
 				return err
 			}
@@ -45,7 +45,7 @@ func newConfig(o *options) *cobra.Command {
 				cmd.OutOrStdout().Write(config.Reference())
 				return nil
 			}
-			cfg, err := o.load(cmd.ErrOrStderr())
+			cfg, err := o.load(cmd.ErrOrStderr(), nil)
 			if err != nil {
 				return err
 			}
@@ -68,7 +68,7 @@ With --apply it is put in force, all or nothing, in a table of our own (inet ftp
 with --remove it is taken away. Other tables, rules and routes are left alone.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := o.load(cmd.ErrOrStderr())
+			cfg, err := o.load(cmd.ErrOrStderr(), nil)
 			if err != nil {
 				return err
 			}
