@@ -61,7 +61,7 @@ func FuzzLoad(f *testing.F) {
 		}
 		again := newLoader("again", nil)
 		again.document(c.YAML())
-		d, _, err := again.config()
+		d, _, err := again.config(nil)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, c.YAML())
 		}

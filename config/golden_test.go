@@ -71,7 +71,7 @@ func faultsOf(input string) string {
 	}
 	l.environment(o.Environ)
 	l.flags(o.Flags)
-	_, warnings, err := l.config()
+	_, warnings, err := l.config(nil)
 	switch {
 	case err != nil:
 		return err.Error() + "\n"

@@ -100,7 +100,7 @@ func TestPaths(t *testing.T) {
 		byFlag := newLoader(c.file, environ)
 		byFlag.flags(map[string]string{"tls.server_roots": c.text})
 		for layer, l := range map[string]*loader{"file": inFile, "flag": byFlag} {
-			config, _, err := l.config()
+			config, _, err := l.config(nil)
 			if err != nil {
 				t.Fatalf("%s of %q in %s: %v", layer, c.file, c.text, err)
 			}
