@@ -64,7 +64,7 @@ func (s *Session) transfer(cmd wire.Command, d dataconn.Direction) error {
 		t.by = time.Now().Add(s.Timeouts.Reply)
 		code, err = s.attend(t)
 	}
-	if !t.committed {
+	if !t.committed || err != nil { // with err, nobody waits for a slow receiver any more
 		t.Reset()
 	}
 	<-t.Closed()
@@ -233,7 +233,7 @@ func (s *Session) verdict(t *running) (done bool, code int, err error) {
 	case t.direction == dataconn.Upload:
 		return true, reply.Code, s.pass(reply)
 	}
-	t.committed = true
+	t.committed, t.by = true, time.Time{} // the receiver has the transfer's own clocks
 	t.Commit()
 	return false, 0, nil
 }
@@ -283,7 +283,7 @@ func (s *Session) copyEnded(t *running) (done bool, code int, err error) {
 		t.parting, t.by = true, time.Now().Add(parting)
 		return false, 0, nil
 	case t.final.Code != 0:
-		t.committed = true
+		t.committed, t.by = true, time.Time{}
 		t.Commit()
 		return false, 0, nil
 	}

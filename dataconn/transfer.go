@@ -515,6 +515,7 @@ func broken(c net.Conn) bool {
 // close ends a leg whose peer has said all, and so that the peer does not take it for broken.
 func (t *Transfer) close(side Side) {
 	unguard(t.legs[side])
+	t.legs[side].SetWriteDeadline(time.Now().Add(t.opts.Linger))
 	t.streams[side].CloseWrite()
 	t.legs[side].Close()
 }
@@ -529,9 +530,13 @@ func (t *Transfer) finish() error {
 		t.close(from) // of a download, that has been done
 	}
 	dst := t.legs[to]
+	// The last word waits behind the bytes that the receiver still has to take, and for as long as they would.
+	dst.SetWriteDeadline(time.Now().Add(2 * t.opts.Idle))
+	if err := t.streams[to].CloseWrite(); err != nil {
+		dst.Close()
+		return &LegError{Side: to, Act: "close", Err: err}
+	}
 	unguard(dst)
-	dst.SetWriteDeadline(time.Now().Add(t.opts.Linger))
-	t.streams[to].CloseWrite()
 	if h, ok := dst.(halfCloser); ok {
 		h.CloseWrite()
 	}

@@ -6,11 +6,12 @@ import (
 	"io"
 	"net"
 	"sync/atomic"
+	"time"
 )
 
 // Conn is one side's TLS connection. It tells an end from a truncation, which crypto/tls does not: a connection that ends
 // between two records reads as io.EOF there, whether the peer said close_notify or somebody on the way cut it off (RFC 8446
-// §6.1). CloseWrite sends close_notify and leaves the connection below open.
+// §6.1).
 type Conn struct {
 	*tls.Conn
 	below    *watched
@@ -43,6 +44,15 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// CloseWrite says close_notify, in the time that SetWriteDeadline has given, and leaves the connection below open. No Write
+// may be under way, and none can follow.
+func (c *Conn) CloseWrite() error {
+	// crypto/tls would give it five seconds. A slow receiver may take longer for what is before it.
+	c.below.undisturbed = true
+	defer func() { c.below.undisturbed = false }()
+	return c.Conn.CloseWrite()
+}
+
 // errTruncated is an end without close_notify.
 var errTruncated = &truncated{}
 
@@ -63,7 +73,8 @@ func newConn(c *tls.Conn, below *watched, tolerant bool) *Conn {
 // watched notes that the connection below a TLS connection has ended.
 type watched struct {
 	net.Conn
-	ended atomic.Bool
+	ended       atomic.Bool
+	undisturbed bool // the write deadline stays as it is; of the writer's goroutine
 }
 
 func (w *watched) Read(p []byte) (int, error) {
@@ -72,4 +83,11 @@ func (w *watched) Read(p []byte) (int, error) {
 		w.ended.Store(true)
 	}
 	return n, err
+}
+
+func (w *watched) SetWriteDeadline(t time.Time) error {
+	if w.undisturbed {
+		return nil
+	}
+	return w.Conn.SetWriteDeadline(t)
 }

@@ -14,7 +14,6 @@ import (
 	"io"
 	"math/big"
 	"net"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -22,8 +21,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"ftpalg/integration/ftptest"
 )
 
 // handshake connects a client that trusts roots to a server with that certificate, and returns what the client saw. name is
@@ -39,7 +36,7 @@ func handshake(t *testing.T, c *tls.Certificate, roots *x509.CertPool, name stri
 }
 
 func shake(server, client *tls.Config) (tls.ConnectionState, error) {
-	a, b := ftptest.Pipe(netip.MustParseAddrPort("192.0.2.2:40000"), netip.MustParseAddrPort("198.51.100.2:21"))
+	a, b := pipe()
 	defer a.Close()
 	defer b.Close()
 	c, s := tls.Client(a, client), tls.Server(b, server)
