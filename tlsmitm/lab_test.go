@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // lab has what sessions between TLS clients and servers need: our authority, the servers' authority, and an Interceptor.
@@ -18,7 +19,7 @@ type lab struct {
 }
 
 func newLab(t testing.TB) *lab {
-	l := &lab{t: t, root: issued(t, authorityOf("Example Authority"), nil), their: issued(t, authorityOf("Their Authority"), nil)}
+	l := &lab{t: t, root: issued(t, always(authorityOf("Example Authority")), nil), their: issued(t, always(authorityOf("Their Authority")), nil)}
 	l.mint = NewMint(authority(t, l.root), 10)
 	l.interceptor = New(Options{Mint: l.mint, Roots: pool(l.their.cert)})
 	return l
@@ -34,6 +35,12 @@ func (l *lab) session(id string) *Session {
 // server is the configuration of a server with a certificate of that template by their authority.
 func (l *lab) server(template x509.Certificate) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{issued(l.t, template, l.their).tls()}}
+}
+
+// always makes a template valid at the time of any bubble, too.
+func always(template x509.Certificate) x509.Certificate {
+	template.NotBefore, template.NotAfter = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+	return template
 }
 
 // example is the template of the server that clients ask for.
@@ -98,7 +105,6 @@ func begin(c *tls.Conn, tcp *net.TCPConn) *peer {
 
 // met is a session with both of its peers.
 type met struct {
-	t              *testing.T
 	session        *Session
 	client, server *peer
 	c, v           *Conn // what we have of them
@@ -119,11 +125,11 @@ func (c *counted) Write(b []byte) (int, error) {
 }
 
 // intercept has a client and a server meet in a session, and greet each other: whoever issues a ticket has then done so.
-func intercept(t *testing.T, s *Session, client, server *tls.Config) *met {
+func intercept(t testing.TB, s *Session, client, server *tls.Config) *met {
 	t.Helper()
 	nearClient, farClient := wire(t)
 	nearServer, farServer := wire(t)
-	m := &met{t: t, session: s, toServer: &counted{Conn: nearServer},
+	m := &met{session: s, toServer: &counted{Conn: nearServer},
 		client: begin(tls.Client(farClient, client), farClient), server: begin(tls.Server(farServer, server), farServer)}
 	m.c, m.v, m.err = s.Intercept(t.Context(), nearClient, m.toServer)
 	if m.err != nil {
@@ -140,7 +146,7 @@ func intercept(t *testing.T, s *Session, client, server *tls.Config) *met {
 }
 
 // mustIntercept is the same, and fails if it fails.
-func mustIntercept(t *testing.T, s *Session, client, server *tls.Config) *met {
+func mustIntercept(t testing.TB, s *Session, client, server *tls.Config) *met {
 	t.Helper()
 	m := intercept(t, s, client, server)
 	if m.err != nil || m.client.err != nil || m.server.err != nil {

@@ -144,7 +144,7 @@ const (
 
 // Intercept makes both control connections at once. The client's hello shapes ours to the server (its name for the server,
 // and ALPN), and the server's certificate what the client sees. On error neither connection is of use any more, and the
-// client has had an alert.
+// client has had an alert unless its time was up.
 func (s *Session) Intercept(ctx context.Context, client, server net.Conn) (c, v *Conn, err error) {
 	c, err = s.meetClient(ctx, client, func(h *tls.ClientHelloInfo, offered bool) error {
 		v, err = s.toServer(h.Context(), server, h.ServerName, offered)
@@ -321,6 +321,7 @@ func (s *Session) serverConfig(name string) *tls.Config {
 		CurvePreferences:            o.Curves,
 		KeyLogWriter:                s.of.options.KeyLog,
 		DynamicRecordSizingDisabled: true,
+		Time:                        s.ticket.time,
 	}
 	if config.MinVersion == 0 {
 		config.MinVersion = tls.VersionTLS12
@@ -381,6 +382,26 @@ func (s *Session) ServerData(ctx context.Context, server net.Conn) (*Conn, error
 type pinned struct {
 	mu     sync.Mutex
 	ticket *tls.ClientSessionState
+	until  time.Time // when the server's certificate expires; zero: it is not known yet
+}
+
+// expires says when the server's certificate does.
+func (p *pinned) expires(at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.until = at
+}
+
+// time is the time for crypto/tls, which would resume no session of a server whose certificate has expired, though we have
+// judged that it may: for it, the certificate is always as good as at its end. Nothing else but a ticket's age is measured by
+// it, and that matters for early data alone.
+func (p *pinned) time() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now := time.Now(); p.until.IsZero() || now.Before(p.until) {
+		return now
+	}
+	return p.until
 }
 
 // Get implements tls.ClientSessionCache.
@@ -434,6 +455,7 @@ func (s *Session) verify(cs tls.ConnectionState, name string) error {
 		}
 		return nil
 	}
+	s.ticket.expires(leaf.NotAfter)
 	s.verified, s.verdict = s.judge(cs.PeerCertificates, name)
 	if s.verdict != nil && s.server.Verify == Strict {
 		return s.verdict
