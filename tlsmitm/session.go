@@ -23,7 +23,8 @@ type Options struct {
 	Mint *Mint
 	// Roots are the authorities that servers' certificates are checked against. Nil: the system's.
 	Roots *x509.CertPool
-	// KeyLog is where the secrets of all connections go, in NSS format. Whoever reads it reads all of them. Nil: nowhere.
+	// KeyLog is where the secrets of all connections go, in NSS format. Whoever reads it reads all of them. Its errors are
+	// lost. Nil: nowhere.
 	KeyLog io.Writer
 }
 
@@ -36,7 +37,21 @@ type Interceptor struct {
 }
 
 // New returns an Interceptor.
-func New(o Options) *Interceptor { return &Interceptor{options: o, tickets: &tls.Config{}} }
+func New(o Options) *Interceptor {
+	if o.KeyLog != nil {
+		o.KeyLog = heedless{o.KeyLog}
+	}
+	return &Interceptor{options: o, tickets: &tls.Config{}}
+}
+
+// heedless is a writer whose errors do not matter. crypto/tls would end each handshake whose secrets cannot be logged: when the
+// disk is full, or when the log of a configuration that is not in force any more has been closed.
+type heedless struct{ to io.Writer }
+
+func (h heedless) Write(p []byte) (int, error) {
+	h.to.Write(p)
+	return len(p), nil
+}
 
 // Verify says what becomes of a server whose certificate does not verify.
 type Verify int

@@ -775,6 +775,18 @@ func TestKeyLog(t *testing.T) {
 	}
 }
 
+// full is a disk that takes nothing.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+// TestKeyLogFull: what cannot be logged is lost, and no connection with it.
+func TestKeyLogFull(t *testing.T) {
+	l := newLab(t)
+	l.interceptor = New(Options{Mint: l.mint, Roots: pool(l.their.cert), KeyLog: full{}})
+	mustIntercept(t, l.session("1"), l.client(), l.server(example()))
+}
+
 // TestOverdue: a peer that stalls in its handshake is left when the time is up, and nothing goes on behind it: what did
 // would burst the bubble.
 func TestOverdue(t *testing.T) {
