@@ -50,7 +50,7 @@ func (l Leg) listens() bool { return l.Listener != nil }
 // LegError says which leg of a transfer failed, and at what.
 type LegError struct {
 	Side Side
-	Act  string // "accept", "dial 192.0.2.9:50000", "read", "write"
+	Act  string // "accept", "dial 192.0.2.9:50000", "TLS", "read", "write", "close"
 	Err  error
 }
 
@@ -61,7 +61,8 @@ func (e *LegError) Unwrap() error { return e.Err }
 var (
 	// ErrIdle is a transfer in which no byte moved for Options.Idle.
 	ErrIdle = errors.New("no byte moved")
-	// ErrSetup is a transfer whose legs were not both connected within Options.Setup of its Begin.
+	// ErrSetup is a transfer whose legs were not both connected within Options.Setup of its Begin, or not both secured
+	// within that of its Release.
 	ErrSetup = errors.New("not connected in time")
 	// ErrReset is a transfer that Reset ended.
 	ErrReset = errors.New("reset")

@@ -264,7 +264,13 @@ func (t *Transfer) protect() error {
 		})
 	}
 	legs.Wait()
-	return context.Cause(ctx)
+	err := context.Cause(ctx)
+	for side, stream := range t.streams {
+		if err == ErrSetup && stream == nil {
+			err = &LegError{Side: Side(side), Act: "TLS", Err: err}
+		}
+	}
+	return err
 }
 
 // bare is a leg that is not secured.

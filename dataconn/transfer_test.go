@@ -473,8 +473,10 @@ func TestIdleClock(t *testing.T) {
 
 // Slow is not idle, at either end: several times Idle pass while bytes trickle.
 func TestSlowIsNotIdle(t *testing.T) {
+	t.Parallel()             // with other tests that mostly wait
 	const idle = time.Second // far above what a busy machine makes of the pauses below
 	t.Run("slow sender", func(t *testing.T) {
+		t.Parallel()
 		l := newLab(t, true, false)
 		l.opts.Idle = idle
 		from, to := l.begin(Download)
@@ -498,6 +500,7 @@ func TestSlowIsNotIdle(t *testing.T) {
 		}
 	})
 	t.Run("slow receiver", func(t *testing.T) {
+		t.Parallel()
 		l := newLab(t, true, false)
 		l.opts.Idle = idle
 		const size = 16 << 20 // more than the kernel buffers, so that the receiver's pace is felt
@@ -533,6 +536,7 @@ func TestSlowIsNotIdle(t *testing.T) {
 // A receiver that was fast and becomes slow still takes bytes: it is not idle. How much of them the kernel must be rid of
 // before it asks for more is the Network's to limit: a third of a send buffer, which grows to megabytes by itself.
 func TestFastThenSlowIsNotIdle(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, true, false)
 	raw, err := l.legs[Client].(*net.TCPListener).SyscallConn()
 	if err != nil {
