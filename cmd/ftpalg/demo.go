@@ -20,14 +20,14 @@ func newDemo() *cobra.Command {
 	var o demoOptions
 	c := &cobra.Command{
 		Use: "demo", Short: "Show on this machine alone what ftpalg does",
-		Long: `Demo runs an FTP client, ftpalg and an FTP server, has files carried between them, and
-prints what each of them said and saw. What it prints is measured; if something is not as it
-should be, demo says so and exits with 1.
+		Long: `Demo runs an FTP client, ftpalg and an FTP server, has files carried between them, without
+TLS and with it, and prints what each of them said and saw. What it prints is measured; if
+something is not as it should be, demo says so and exits with 1.
 
 As root on Linux: in three network namespaces, with the firewall's real rules; the client and
-the server do not know of ftpalg. Otherwise: on loopback; the client logs in to ftpalg and
-names the server. Nothing outside is touched, nothing is left behind, and no other program is
-needed.`,
+the server do not know of ftpalg, whose authority the client trusts for TLS. Otherwise: on
+loopback; the client logs in to ftpalg and names the server. Nothing outside is touched,
+nothing is left behind, and no other program is needed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return fail(perform(cmd.OutOrStdout(), o)) },
 	}

@@ -21,8 +21,11 @@ func (a *account) print(out io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintln(&b, a.intro)
 	for i, s := range a.sessions {
-		s.printTalk(&b, i == 0)
+		if s.trust == nil { // else nobody on the way can read it
+			s.printTalk(&b, i == 0)
+		}
 	}
+	a.printTLS(&b)
 	a.printTable(&b)
 	for _, f := range a.faults() {
 		fmt.Fprintf(&b, "FAILED: %s\n", f)
@@ -169,29 +172,34 @@ func (s *demoSession) stored() storedFile {
 
 // whole says what went through.
 func (a *account) whole() string {
-	files, how := 0, map[string]string{
-		"splice": "carried by the kernel (splice)",
-		"copy":   "copied by ftpalg",
-	}
+	files, carried := 0, map[string]int{}
 	var bytes int64
-	var carried []string
 	for _, s := range a.sessions {
 		for _, verb := range []string{"STOR", "RETR"} {
 			t := s.transfer(verb)
 			files++
 			bytes += t.Bytes
-			carried = append(carried, how[t.Carried])
+			carried[t.Carried]++
 		}
 	}
-	return fmt.Sprintf("Shown: %d files of %d bytes in all came whole through ftpalg, %s.",
-		files, bytes, strings.Join(slices.Compact(carried), ", "))
+	var how []string
+	for _, h := range []struct{ carried, text string }{
+		{"splice", "carried by the kernel (splice)"},
+		{"copy", "copied by ftpalg"},
+		{"tls", "under TLS on both sides"},
+	} {
+		if n := carried[h.carried]; n > 0 {
+			how = append(how, fmt.Sprintf("%d %s", n, h.text))
+		}
+	}
+	return fmt.Sprintf("Shown: %d files of %d bytes in all came whole through ftpalg,\n%s.", files, bytes, strings.Join(how, ", "))
 }
 
 // faults is what is not as it should be.
 func (a *account) faults() []string {
 	var all []string
 	for _, s := range a.sessions {
-		for _, f := range append(s.addressFaults(), s.fileFaults()...) {
+		for _, f := range slices.Concat(s.addressFaults(), s.fileFaults(), s.tlsFaults()) {
 			all = append(all, s.name+": "+f)
 		}
 	}
@@ -236,7 +244,10 @@ func (s *demoSession) fileFaults() []string {
 			sent.Bytes, stored.Bytes, received.Bytes))
 	}
 	carried := "splice"
-	if runtime.GOOS != "linux" {
+	switch {
+	case s.trust != nil:
+		carried = "tls"
+	case runtime.GOOS != "linux":
 		carried = "copy" // only Linux has splice(2)
 	}
 	for _, verb := range []string{"STOR", "RETR"} {

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -23,12 +24,15 @@ type clientJob struct {
 	Verb   string // how to ask for data connections: EPSV or PASV
 	File   string // the name for the upload
 	Bytes  int64  // and its size
+	// Trust is a PEM file of the authorities to trust, for a session over TLS. Empty: one without.
+	Trust string
 }
 
 // clientReport is what the client tells on standard output when it is done.
 type clientReport struct {
 	Lines  []demoLine // of the control connection, in order
 	Links  []demoLink // the control connection, then the data connections, in order
+	TLS    []demoTLS  // of the same
 	Listed []string   // the names in the listing
 	// Sent and Received are the upload and the download.
 	Sent, Received struct {
@@ -59,6 +63,7 @@ type demoClient struct {
 	job     clientJob
 	report  clientReport
 	control net.Conn
+	tls     *tls.Config // nil: without
 }
 
 // clientPatience is how long the client waits for a connection and for a goodbye.
@@ -66,11 +71,22 @@ const clientPatience = 30 * time.Second
 
 // run is one session: log in, list, upload, download, quit.
 func (c *demoClient) run() error {
-	conn, err := ftp.Dial(c.job.Server,
+	options := []ftp.DialOption{
 		ftp.DialWithDialFunc(c.dial),
 		ftp.DialWithDisabledEPSV(c.job.Verb == "PASV"),
 		ftp.DialWithTrustPasvIP(true), // it goes where the 227 says: that is what is to be shown
-	)
+	}
+	if c.job.Trust != "" {
+		pem, err := os.ReadFile(c.job.Trust)
+		if err == nil {
+			c.tls, err = trusting(pem, c.job.Server, func(t demoTLS) { c.report.TLS = append(c.report.TLS, t) })
+		}
+		if err != nil {
+			return fmt.Errorf("read whom to trust: %w", err)
+		}
+		options = append(options, ftp.DialWithExplicitTLS(c.tls))
+	}
+	conn, err := ftp.Dial(c.job.Server, options...)
 	if err != nil {
 		return fmt.Errorf("connect to %s: %w", c.job.Server, err)
 	}
@@ -90,14 +106,17 @@ func (c *demoClient) run() error {
 	if err := c.download(conn); err != nil {
 		return fmt.Errorf("download %s: %w", c.job.File, err)
 	}
-	if err := c.quit(); err != nil {
+	if err := c.quit(conn); err != nil {
 		return fmt.Errorf("quit: %w", err)
 	}
 	return nil
 }
 
-// quit says QUIT and hears the answer, for which jlaffaye/ftp does not wait.
-func (c *demoClient) quit() error {
+// quit says QUIT and, without TLS, hears the answer, for which jlaffaye/ftp does not wait.
+func (c *demoClient) quit(conn *ftp.ServerConn) error {
+	if c.tls != nil {
+		return conn.Quit() // nobody else can speak on this connection any more
+	}
 	defer c.control.Close()
 	c.control.SetDeadline(time.Now().Add(clientPatience))
 	if _, err := io.WriteString(c.control, "QUIT\r\n"); err != nil {
@@ -114,7 +133,11 @@ func (c *demoClient) dial(network, address string) (net.Conn, error) {
 		return nil, err
 	}
 	c.report.Links = append(c.report.Links, linkOf(conn))
-	if len(c.report.Links) > 1 {
+	switch first := len(c.report.Links) == 1; {
+	case !first && c.tls != nil:
+		// The handshake waits for the first byte: servers begin theirs after the command.
+		return tls.Client(conn, c.tls), nil
+	case !first:
 		return conn, nil
 	}
 	c.control = tap(conn, "<", ">", func(l demoLine) { c.report.Lines = append(c.report.Lines, l) })

@@ -17,6 +17,14 @@ func (d *demo) explicit(ctx context.Context, why *unfit) (*account, error) {
 		l.Close()
 		loopbacks = append(loopbacks, "[::1]:0")
 	}
+	var addresses []netip.Addr
+	for _, at := range loopbacks {
+		addresses = append(addresses, netip.MustParseAddrPort(at).Addr())
+	}
+	trust, err := d.certify(addresses)
+	if err != nil {
+		return nil, err
+	}
 	var c cast
 	servers, err := d.startServer(ctx, &c, here, loopbacks...)
 	if err != nil {
@@ -27,7 +35,8 @@ func (d *demo) explicit(ctx context.Context, why *unfit) (*account, error) {
 	for _, at := range loopbacks {
 		fmt.Fprintf(&config, "  - {mode: explicit, address: %q}\n", at)
 	}
-	file, err := d.writeConfig(config.String())
+	config.WriteString(tlsConfig)
+	file, err := d.writeFile(configFile, []byte(config.String()))
 	if err != nil {
 		return nil, err
 	}
@@ -40,8 +49,8 @@ func (d *demo) explicit(ctx context.Context, why *unfit) (*account, error) {
 	var all []demoPart
 	for i, g := range gateways {
 		// All are at one address, and each end sees ftpalg's.
-		all = append(all, parts(g, demoUser+"@"+servers[i].String(), g.Addr())...)
-		a.try = append(a.try, explicitTries(g, servers[i])...)
+		all = append(all, parts(g, demoUser+"@"+servers[i].String(), g.Addr(), trust, trust.own(g.Addr()))...)
+		a.try = append(a.try, explicitTries(g, servers[i], trust.file)...)
 	}
 	a.intro = explicitIntro(why, gateways, servers)
 	if a.sessions, err = d.holdAll(ctx, &c, here, all); err != nil {
@@ -68,11 +77,12 @@ func explicitIntro(why *unfit, gateways, servers []netip.AddrPort) string {
 }
 
 // explicitTries are commands for --keep.
-func explicitTries(gateway, server netip.AddrPort) []string {
+func explicitTries(gateway, server netip.AddrPort, authority string) []string {
 	at := url.URL{Scheme: "ftp", User: url.UserPassword(demoUser+"@"+server.String(), demoPassword), Host: gateway.String(), Path: "/"}
 	return []string{
 		fmt.Sprintf("curl '%v'", &at),
 		fmt.Sprintf("curl -T /etc/hostname '%v'", &at),
+		fmt.Sprintf("curl --ssl-reqd --cacert %s '%v'", authority, &at),
 		fmt.Sprintf("curl --ftp-port - '%vwelcome.txt'   # active", &at),
 	}
 }

@@ -35,8 +35,14 @@ func (d *demo) transparent(ctx context.Context) (*account, error) {
 
 	var c cast
 	var at []string
+	var addresses []netip.Addr
 	for _, f := range l.families {
 		at = append(at, netip.AddrPortFrom(f.server, 21).String())
+		addresses = append(addresses, f.server)
+	}
+	trust, err := d.certify(addresses)
+	if err != nil {
+		return nil, err
 	}
 	servers, err := d.startServer(ctx, &c, l.in(serverRole), at...)
 	if err != nil {
@@ -48,7 +54,7 @@ func (d *demo) transparent(ctx context.Context) (*account, error) {
 			return nil, err
 		}
 	}
-	file, err := d.writeConfig(l.config())
+	file, err := d.writeFile(configFile, []byte(l.config()))
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +69,8 @@ func (d *demo) transparent(ctx context.Context) (*account, error) {
 	var all []demoPart
 	for i, s := range servers {
 		f := l.families[i]
-		all = append(all, parts(s, demoUser, f.client)...)
-		a.try = append(a.try, l.tries(s)...)
+		all = append(all, parts(s, demoUser, f.client, trust, trust.likeness())...)
+		a.try = append(a.try, l.tries(s, trust.file)...)
 	}
 	if a.sessions, err = d.holdAll(ctx, &c, l.in(clientRole), all); err != nil {
 		return nil, err
@@ -76,9 +82,9 @@ func (d *demo) transparent(ctx context.Context) (*account, error) {
 // config is all the configuration that ftpalg needs.
 func (l *lab) config() string {
 	if len(l.families) == 1 {
-		return "listeners: [{mode: tproxy, address: \"0.0.0.0:2121\"}]\n"
+		return "listeners: [{mode: tproxy, address: \"0.0.0.0:2121\"}]\n" + tlsConfig
 	}
-	return "listeners: [{mode: tproxy}]\n"
+	return "listeners: [{mode: tproxy}]\n" + tlsConfig
 }
 
 // applyRules does what `ftpalg rules --apply` does, on the firewall.
@@ -123,8 +129,10 @@ func (l *lab) intro(servers []netip.AddrPort) string {
 	fmt.Fprintf(&b, `
 The firewall forwards nothing: it dropped calls to %s.
 Then ftpalg was started on it, after %s, with this configuration:
-  %sClient and server were told nothing of it. The client calls the server again:
-`, joined(servers), "`ftpalg rules --apply`", l.config())
+  %s
+Client and server were told nothing of it, but that the client trusts ftpalg's authority, for TLS.
+The client calls the server again:
+`, joined(servers), "`ftpalg rules --apply`", strings.ReplaceAll(strings.TrimSpace(l.config()), "\n", "\n  "))
 	return b.String()
 }
 
@@ -137,7 +145,7 @@ func joined(addresses []netip.AddrPort) string {
 }
 
 // tries are commands for --keep.
-func (l *lab) tries(server netip.AddrPort) []string {
+func (l *lab) tries(server netip.AddrPort, authority string) []string {
 	curl := fmt.Sprintf("nsenter --net=/run/netns/%s curl -u %s:%s", l.name(clientRole), demoUser, demoPassword)
 	url := "ftp://" + server.Addr().String() + "/"
 	if server.Addr().Is6() {
@@ -146,6 +154,7 @@ func (l *lab) tries(server netip.AddrPort) []string {
 	return []string{
 		curl + " " + url,
 		curl + " -T /etc/hostname " + url,
+		curl + " --ssl-reqd --cacert " + authority + " " + url,
 		curl + " --ftp-port - " + url + "welcome.txt   # active",
 	}
 }

@@ -25,18 +25,26 @@ type demoSession struct {
 type serverReport struct {
 	Lines  []demoLine
 	Links  []demoLink // the control connection, then the data connections
+	TLS    []demoTLS  // of the same
 	Stored []storedFile
 }
 
 // logLine is a line of ftpalg's log.
 type logLine struct {
 	Msg     string
-	Client  netip.AddrPort
-	Address loggedAddress
-	Verb    string
-	Bytes   int64
-	Carried string
-	Outcome string
+	Address loggedAddress // of a listener
+
+	// Of a transfer.
+	Verb           string
+	Bytes          int64
+	Carried        string
+	Outcome        string
+	Client, Server loggedTLS
+
+	// Of the TLS of a control connection.
+	Side, Version, Cipher string
+	Resumed               bool
+	Certificate, Verified string
 }
 
 // loggedAddress is an address in the log: a string or, as slog writes a net.Addr, an object.
@@ -61,7 +69,7 @@ type cast struct {
 // startServer starts the server on some addresses, and returns those where it listens.
 func (d *demo) startServer(ctx context.Context, c *cast, in place, at ...string) ([]netip.AddrPort, error) {
 	var err error
-	if c.server, err = d.start(in, "server", serverJob{Listen: at}, "demo", "server"); err != nil {
+	if c.server, err = d.start(in, "server", serverJob{at, filepath.Join(d.dir, serverCert), filepath.Join(d.dir, serverKey)}, "demo", "server"); err != nil {
 		return nil, err
 	}
 	var all []netip.AddrPort
@@ -93,10 +101,13 @@ func (d *demo) startGateway(ctx context.Context, c *cast, in place, config strin
 	return all, err
 }
 
-// writeConfig writes ftpalg's configuration and returns the file's name.
-func (d *demo) writeConfig(config string) (string, error) {
-	name := filepath.Join(d.dir, "ftpalg.yaml")
-	return name, os.WriteFile(name, []byte(config), 0o600)
+// configFile is ftpalg's configuration in the demo's directory.
+const configFile = "ftpalg.yaml"
+
+// writeFile writes a file of the demo's directory and returns its path. One of an act that could not be played is replaced.
+func (d *demo) writeFile(name string, content []byte) (string, error) {
+	file := filepath.Join(d.dir, name)
+	return file, os.WriteFile(file, content, 0o600)
 }
 
 // hold has the client hold a session, and gathers what all sides know of it.
@@ -147,6 +158,8 @@ func reportOf(events []serverEvent) serverReport {
 			r.Links = append(r.Links, e.Link)
 		case eventSaid:
 			r.Lines = append(r.Lines, e.Line)
+		case eventSecured:
+			r.TLS = append(r.TLS, e.TLS)
 		case eventStored:
 			r.Stored = append(r.Stored, e.File)
 		}
@@ -160,20 +173,28 @@ type demoPart struct {
 	name                   string
 	job                    clientJob
 	clientSees, serverSees netip.Addr
+
+	trust *demoTrust  // nil: without TLS
+	shown certificate // with it: what the client should see
 }
 
 // parts are the sessions that call an address: both ways to ask for passive data connections, but over IPv6, which PASV
-// cannot name (RFC 2428 §1), only EPSV.
-func parts(call netip.AddrPort, user string, serverSees netip.Addr) []demoPart {
-	job := clientJob{Server: call.String(), User: user, Verb: "EPSV", File: "random.bin", Bytes: uploadBytes}
-	epsv := demoPart{"IPv6 EPSV", job, call.Addr(), serverSees}
+// cannot name (RFC 2428 §1), only EPSV; and that one with TLS again, where the client should be shown a certificate.
+func parts(call netip.AddrPort, user string, serverSees netip.Addr, trust *demoTrust, shown certificate) []demoPart {
+	family := "IPv4"
 	if call.Addr().Is6() {
-		return []demoPart{epsv}
+		family = "IPv6"
 	}
-	epsv.name = "IPv4 EPSV"
+	epsv := demoPart{name: family + " EPSV", clientSees: call.Addr(), serverSees: serverSees,
+		job: clientJob{Server: call.String(), User: user, Verb: "EPSV", File: "random.bin", Bytes: uploadBytes}}
+	secured := epsv
+	secured.name, secured.trust, secured.shown, secured.job.Trust = family+" TLS", trust, shown, trust.file
+	if call.Addr().Is6() {
+		return []demoPart{epsv, secured}
+	}
 	pasv := epsv
-	pasv.name, pasv.job.Verb = "IPv4 PASV", "PASV"
-	return []demoPart{pasv, epsv}
+	pasv.name, pasv.job.Verb = family+" PASV", "PASV"
+	return []demoPart{pasv, epsv, secured}
 }
 
 // holdAll holds several sessions, one after the other.

@@ -34,7 +34,10 @@ var demoFiles = map[string]string{
 }
 
 // serverJob is what the server is told on standard input.
-type serverJob struct{ Listen []string }
+type serverJob struct {
+	Listen    []string
+	Cert, Key string // PEM files, for clients that want TLS
+}
 
 // What the server tells on standard output, one JSON object a line.
 type serverEvent struct {
@@ -42,6 +45,7 @@ type serverEvent struct {
 	Link  demoLink // of listening: Own alone
 	Line  demoLine
 	File  storedFile
+	TLS   demoTLS
 }
 
 // The events of the server.
@@ -50,6 +54,7 @@ const (
 	eventCalled    = "called"    // a control connection came
 	eventSaid      = "said"      // a line passed on it
 	eventConnected = "connected" // a passive data connection came
+	eventSecured   = "secured"   // TLS has begun on one of the two
 	eventStored    = "stored"    // a file was uploaded
 	eventLeft      = "left"      // a control connection is over
 )
@@ -74,6 +79,7 @@ func newDemoServer() *cobra.Command {
 // demoServer is the FTP server of the demo: ftpserverlib on a file system in memory, and an ear on its connections.
 type demoServer struct {
 	files afero.Fs
+	tls   *tls.Config // one, for its tickets are good for no other
 
 	mu  sync.Mutex // guards out: connections have a goroutine each
 	out *json.Encoder
@@ -84,6 +90,17 @@ func (s *demoServer) run(in io.Reader, errs io.Writer) error {
 	var job serverJob
 	if err := json.NewDecoder(in).Decode(&job); err != nil {
 		return fmt.Errorf("read the job from standard input: %w", err)
+	}
+	pair, err := tls.LoadX509KeyPair(job.Cert, job.Key)
+	if err != nil {
+		return err
+	}
+	s.tls = &tls.Config{
+		Certificates: []tls.Certificate{pair},
+		VerifyConnection: func(c tls.ConnectionState) error {
+			s.tell(serverEvent{Event: eventSecured, TLS: tlsOf(c)})
+			return nil
+		},
 	}
 	s.files = afero.NewMemMapFs()
 	for name, content := range demoFiles {
@@ -142,7 +159,7 @@ func (d *demoDriver) ClientConnected(ftpserver.ClientContext) (string, error) {
 func (d *demoDriver) ClientDisconnected(ftpserver.ClientContext) {
 	d.tell(serverEvent{Event: eventLeft})
 }
-func (d *demoDriver) GetTLSConfig() (*tls.Config, error) { return nil, errors.New("no TLS here") }
+func (d *demoDriver) GetTLSConfig() (*tls.Config, error) { return d.tls, nil }
 
 func (d *demoDriver) AuthUser(_ ftpserver.ClientContext, user, password string) (ftpserver.ClientDriver, error) {
 	if user != demoUser || password != demoPassword {

@@ -30,27 +30,40 @@ func unmapped(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
-// tapped is a control connection whose lines are heard as they pass.
+// tapped is a control connection whose lines are heard as they pass, until TLS begins.
 type tapped struct {
 	net.Conn
 	read, written splitter
+	secured       bool
 }
 
 // tap taps a connection: arrows are those of what is read and of what is written.
 func tap(c net.Conn, read, written string, hear func(demoLine)) *tapped {
-	return &tapped{Conn: c, read: splitter{arrow: read, hear: hear}, written: splitter{arrow: written, hear: hear}}
+	t := &tapped{Conn: c}
+	until := func(l demoLine) {
+		hear(l)
+		if l.Arrow == "<" && strings.HasPrefix(l.Text, "234 ") { // the next byte is of TLS (RFC 4217 §4)
+			t.secured = true
+		}
+	}
+	t.read, t.written = splitter{arrow: read, hear: until}, splitter{arrow: written, hear: until}
+	return t
 }
 
 // Read implements net.Conn.
 func (t *tapped) Read(b []byte) (int, error) {
 	n, err := t.Conn.Read(b)
-	t.read.take(b[:n])
+	if !t.secured {
+		t.read.take(b[:n])
+	}
 	return n, err
 }
 
 // Write implements net.Conn. What is written is heard before the other end can answer it.
 func (t *tapped) Write(b []byte) (int, error) {
-	t.written.take(b)
+	if !t.secured {
+		t.written.take(b)
+	}
 	return t.Conn.Write(b)
 }
 
