@@ -62,6 +62,15 @@ func (e *handshakeError) Unwrap() error { return e.err }
 
 // authenticate performs AUTH (RFC 4217 §4).
 func (s *Session) authenticate(cmd wire.Command) error {
+	if s.server != nil && slices.Contains(mechanisms, strings.ToUpper(cmd.Arg)) {
+		p, err := s.passes()
+		if err != nil {
+			return err
+		}
+		if p != nil {
+			return s.passUnopened(cmd, p)
+		}
+	}
 	switch {
 	case !s.Protection.offers():
 		return refusal(534, "TLS is not allowed here")
@@ -189,6 +198,16 @@ func (s *Session) serverSecured(v *tlsmitm.Conn) {
 // secureServer secures the server's connection on our own account: where the client has TLS with us, or the listener wants
 // it on this side alone. The data connections become as private as the client's, or private if it has no say.
 func (s *Session) secureServer() error {
+	if s.Pass != nil {
+		p, err := s.Pass()
+		if err != nil {
+			return err
+		}
+		if p != nil {
+			p.Close()
+			return &Refusal{Code: 534, Text: "This server's TLS is passed, not opened: name the server first, then say AUTH", Rule: "tls"}
+		}
+	}
 	if !s.secured[dataconn.Server] {
 		reply, err := s.exchange(wire.NewCommand("AUTH", "TLS"))
 		if err != nil {
@@ -238,6 +257,18 @@ func untrusted(err error) *Refusal {
 // implicit begins TLS on the sides that have it from the first byte, when the server has been connected to and nothing has
 // been read.
 func (s *Session) implicit(conn net.Conn) (net.Conn, error) {
+	if s.Implicit && !s.Explicit {
+		p, err := s.passes()
+		if err == nil && p != nil {
+			defer p.Close()
+			defer conn.Close()
+			return nil, s.tunnel(s.Client, conn, p)
+		}
+		if err != nil {
+			conn.Close()
+			return nil, err
+		}
+	}
 	client := s.Implicit && s.Protection.offers() && !s.secured[dataconn.Client]
 	server := s.Implicit
 	if !s.Faithful {

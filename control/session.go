@@ -71,6 +71,9 @@ type Session struct {
 	// Implicit: TLS begins with the first byte, on the sides that have it by Protection. Where the session is not Faithful the
 	// server's port says whether it is so there (990).
 	Implicit bool
+	// Pass returns what lets the data connections of the session's server through if its TLS is to be passed unopened, nil if
+	// it is to be opened; a *Refusal if neither is allowed. The session closes it. Nil: TLS is opened.
+	Pass func() (Passage, error)
 	// Reuse says what is asked of clients' TLS data connections.
 	Reuse Reuse
 	// Inspect returns who is to see the bytes of a transfer, whatever their protection on either side; nil is nobody. If it
@@ -179,6 +182,8 @@ func (s *Session) Run(ctx context.Context) (err error) {
 	case errors.As(err, &r) && r.End:
 		reason = r.Text
 		s.say(r.reply())
+	case errors.Is(err, errPassed):
+		reason = "passed TLS broke off"
 	case errors.Is(err, errServerLeft):
 		reason = "server left"
 	case errors.Is(err, errGoodbye):
@@ -223,7 +228,7 @@ func (s *Session) disconnect() {
 
 // converse is the conversation from greeting to goodbye.
 func (s *Session) converse() error {
-	if s.Implicit && s.Protection == RefuseTLS {
+	if s.Implicit && s.Protection == RefuseTLS && s.Pass == nil {
 		return ending("TLS is not allowed here", errors.New("client: came to where TLS begins with the first byte"))
 	}
 	if s.Explicit {
@@ -265,7 +270,7 @@ func (s *Session) converse() error {
 
 // unreachable is the last word of a session whose server was not reached.
 func (s *Session) unreachable(err error) error {
-	if errors.As(err, new(*handshakeError)) {
+	if errors.As(err, new(*handshakeError)) || errors.Is(err, errPassed) || errors.Is(err, errGoodbye) {
 		return err
 	}
 	var r *Refusal

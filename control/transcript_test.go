@@ -323,6 +323,13 @@ func (p *stage) option(text string) {
 		p.secret = p.secrecy()
 		p.session.Protection = map[string]Protection{"inspect": InspectTLS, "require": RequireTLS, "client-only": ClientOnly,
 			"server-only": ServerOnly}[value]
+	case "pass":
+		p.session.Pass = func() (Passage, error) {
+			if value == "nothing" {
+				return nil, &Refusal{Code: 534, Text: "Nothing is allowed"}
+			}
+			return &passing{p}, nil
+		}
 	case "implicit":
 		p.session.Implicit = true
 	case "port":
@@ -605,6 +612,13 @@ func (p *stage) Dial(ctx context.Context, side dataconn.Side, from uint16, to ne
 	}
 	return c, nil
 }
+
+// passing is a Passage whose end is an event.
+type passing struct{ p *stage }
+
+func (i *passing) Active() bool { return i.p.data[dataconn.Client] != nil }
+
+func (i *passing) Close() { i.p.Observe(Dropped{Code: 999}) }
 
 // taster is an Inspector that stops at a word it dislikes or, if that is "all", at the end.
 type taster struct {

@@ -30,6 +30,7 @@ type network struct {
 
 	identities *identities
 	tls        *tlsmitm.Session // nil: TLS is refused
+	rule       int              // of Config.Destinations, that the server is reached by; -1: none
 
 	client netip.AddrPort // the client
 	dialed netip.AddrPort // what the client dialed, as it sees it; the zero value where that was ourselves
@@ -106,6 +107,19 @@ func (n *network) listen(ctx context.Context, side dataconn.Side, avoid uint16) 
 		}
 	}
 	return nil, fmt.Errorf("all of data_ports %v are in use on %v: widen the range", wanted, at)
+}
+
+// listenAt listens for the client on one port.
+func (n *network) listenAt(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
+	if err := n.counts.listen(n.cfg.Limits); err != nil {
+		return nil, err
+	}
+	l, err := n.listenData(ctx, at, n.transparent(dataconn.Client))
+	if err != nil {
+		n.counts.unlisten()
+		return nil, err
+	}
+	return &countedListener{Listener: l, counts: n.counts}, nil
 }
 
 // Dial implements dataconn.Network.

@@ -19,13 +19,14 @@ import (
 
 // Proxy is a running gateway. Make one with New.
 type Proxy struct {
-	log      *slog.Logger
-	resolver *net.Resolver
-	counts   counts
-	ports    portRanges
-	own      ownAddresses
-	sessions sync.WaitGroup
-	loops    sync.WaitGroup // accept loops
+	log        *slog.Logger
+	resolver   *net.Resolver
+	counts     counts
+	ports      portRanges
+	own        ownAddresses
+	allowances allowances
+	sessions   sync.WaitGroup
+	loops      sync.WaitGroup // accept loops
 
 	mu         sync.Mutex
 	identities *identities // of the configuration in force

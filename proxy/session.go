@@ -77,6 +77,9 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 	}
 	s.secured(session, n)
 	session.Implicit = beginsWithTLS(l, n)
+	if l.TLS != config.TLSRefuse && l.TLS != config.TLSClientOnly && l.TLS != config.TLSServerOnly {
+		session.Pass = func() (control.Passage, error) { return p.pass(p.alive, n, log) }
+	}
 	switch {
 	case l.Advertise != "":
 		session.Advertise = func(ctx context.Context) (netip.Addr, error) { return p.advertised(ctx, l) }

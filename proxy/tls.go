@@ -15,9 +15,9 @@ import (
 type identities struct {
 	interceptor *tlsmitm.Interceptor
 	own         map[string]tlsmitm.KeyPair // listeners' own certificates, by the listener's name
-	servers     []tlsmitm.ServerOptions        // by index in Config.Destinations
-	others      tlsmitm.ServerOptions          // where none of them matches
-	keyLog      *os.File                       // nil: none
+	servers     []tlsmitm.ServerOptions    // by index in Config.Destinations
+	others      tlsmitm.ServerOptions      // where none of them matches
+	keyLog      *os.File                   // nil: none
 }
 
 // keptCertificates is how many certificates are kept that clients see: a few kilobytes each.
@@ -166,6 +166,7 @@ func beginsWithTLS(l *config.Listener, n *network) bool {
 
 // meet tells a session's TLS which server comes next.
 func (n *network) meet(rule int, name string) {
+	n.rule = rule
 	if n.tls == nil {
 		return
 	}

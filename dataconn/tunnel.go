@@ -1,0 +1,68 @@
+package dataconn
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Tunnel carries bytes both ways between two connections, unseen, and returns how many each has sent. It ends when both have
+// come to their end, which each is told of the other, or as soon as one breaks, ctx is done, or neither has sent anything for
+// idle, twice that at the latest, while busy, if not nil, says no (ErrIdle). Then both are closed; they are the caller's to close in any case.
+func Tunnel(ctx context.Context, a, b net.Conn, idle time.Duration, busy func() bool) (fromA, fromB int64, err error) {
+	t := &tunnel{idle: idle, busy: busy}
+	t.moved.Store(time.Now().UnixNano())
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, func() { a.Close(); b.Close() })
+	defer stop()
+	var both sync.WaitGroup
+	way := func(n *int64, dst, src net.Conn) {
+		both.Go(func() {
+			if err := t.carry(n, dst, src); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	way(&fromA, b, a)
+	way(&fromB, a, b)
+	both.Wait()
+	return fromA, fromB, context.Cause(ctx)
+}
+
+type tunnel struct {
+	idle  time.Duration
+	busy  func() bool
+	moved atomic.Int64 // when something was carried last, either way; in nanoseconds of Unix time
+}
+
+// carry is one of the ways.
+func (t *tunnel) carry(n *int64, dst, src net.Conn) error {
+	for {
+		src.SetReadDeadline(time.Now().Add(t.idle))
+		dst.SetWriteDeadline(time.Now().Add(2 * t.idle))
+		k, err := io.CopyN(dst, src, chunk)
+		*n += k
+		if k > 0 {
+			t.moved.Store(time.Now().UnixNano())
+		}
+		switch {
+		case err == nil:
+		case err == io.EOF:
+			unguard(dst)
+			if h, ok := dst.(halfCloser); ok {
+				return h.CloseWrite()
+			}
+			return nil
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		case time.Since(time.Unix(0, t.moved.Load())) >= t.idle && (t.busy == nil || !t.busy()):
+			return ErrIdle
+		}
+	}
+}
