@@ -52,6 +52,9 @@ func (s *Session) relay(cmd wire.Command) error {
 	if err != nil {
 		return err
 	}
+	if cmd.Verb == "HOST" && reply.Positive() && s.TLS != nil {
+		s.TLS.Call(cmd.Arg)
+	}
 	return s.pass(reply)
 }
 

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -102,6 +103,7 @@ type Session struct {
 	of        *Interceptor
 	options   SessionOptions
 	server    ServerOptions
+	called    string // what the client calls the server by HOST
 	forClient *tls.Config // of the control connection; nil: none has been made
 	forServer *tls.Config // for data connections; nil: no control connection has been made
 	ticket    *pinned
@@ -115,9 +117,13 @@ func (i *Interceptor) Session(o SessionOptions) *Session { return &Session{of: i
 
 // Meet says which server comes next. Call it before Intercept or ToServer.
 func (s *Session) Meet(o ServerOptions) {
-	s.server = o
+	s.server, s.called = o, ""
 	s.forServer, s.ticket, s.leaf, s.verdict, s.verified = nil, nil, nil, nil, ""
 }
+
+// Call says what the client calls the server in plain text (RFC 7151), where Meet did not say so: its certificate must have
+// that name.
+func (s *Session) Call(name string) { s.called = strings.Trim(name, "[]") }
 
 // Fingerprint is the SHA-256 digest of the server's certificate, in hexadecimal; empty if there was none yet.
 func (s *Session) Fingerprint() string {
@@ -281,6 +287,8 @@ func (s *Session) clientConfig(certificate *tls.Certificate) *tls.Config {
 func (s *Session) toServer(ctx context.Context, server net.Conn, name string, offered bool) (*Conn, error) {
 	if s.server.Name != "" {
 		name = s.server.Name
+	} else if s.called != "" {
+		name = s.called
 	} else if _, err := netip.ParseAddr(name); err == nil {
 		// No name (RFC 6066 §3), though some clients (lftp) send one: theirs to compare with the likeness.
 		name = ""

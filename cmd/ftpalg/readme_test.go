@@ -42,6 +42,29 @@ func TestReadme(t *testing.T) {
 	}
 }
 
+// TestReadmeInspection: the example of the inspection gateway is one, once its authority is there.
+func TestReadmeInspection(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "authority.crt"), filepath.Join(dir, "authority.key")
+	var stdout, stderr bytes.Buffer
+	if code := run([]string{"ca", "init", "--cert", cert, "--key", key}, &stdout, &stderr); code != 0 {
+		t.Fatal(&stderr)
+	}
+	example := strings.ReplaceAll(fenced(t, string(text), "inspection.yaml"), "/etc/ftpalg/", dir+"/")
+	file := filepath.Join(dir, "inspection.yaml")
+	if err := os.WriteFile(file, []byte(example), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	stdout.Reset()
+	if code := run([]string{"check", file}, &stdout, &stderr); code != 0 || stdout.String() != "The configuration is valid: 1 listener(s).\n" {
+		t.Errorf("check ended with %d: %s%s", code, &stdout, &stderr)
+	}
+}
+
 // fenced is the code block that follows a marker in the README.
 func fenced(t *testing.T, readme, marker string) string {
 	t.Helper()
