@@ -172,6 +172,10 @@ func (s *Session) shakeHands(client net.Conn, both bool) error {
 		return nil
 	}
 	c, v, err := s.TLS.Intercept(ctx, client, s.server.conn)
+	var passed *tlsmitm.Passed
+	if errors.As(err, &passed) {
+		return s.passHello(passed, s.server.conn)
+	}
 	if err != nil {
 		return &handshakeError{err}
 	}
@@ -199,7 +203,7 @@ func (s *Session) serverSecured(v *tlsmitm.Conn) {
 // it on this side alone. The data connections become as private as the client's, or private if it has no say.
 func (s *Session) secureServer() error {
 	if s.Pass != nil {
-		p, err := s.Pass()
+		p, err := s.Pass(true)
 		if err != nil {
 			return err
 		}
@@ -284,7 +288,12 @@ func (s *Session) implicit(conn net.Conn) (net.Conn, error) {
 	var err error
 	switch {
 	case client && server:
-		if c, v, err = s.TLS.Intercept(ctx, s.Client, conn); err != nil {
+		c, v, err = s.TLS.Intercept(ctx, s.Client, conn)
+		var passed *tlsmitm.Passed
+		switch {
+		case errors.As(err, &passed):
+			err = s.passHello(passed, conn)
+		case err != nil:
 			err = &handshakeError{err}
 		}
 	case client:

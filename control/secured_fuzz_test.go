@@ -215,11 +215,15 @@ func (x *secured) step(op byte) {
 		x.below(client, "\x16\x03\x01\x00\x05hello")
 	case op == '.':
 		if x.tls[server] == nil && x.raw[server] != nil {
-			x.tls[server] = newTLSEnd(tls.Server(unread(x.raw[server]), x.stage.secret.server), x.raw[server], func([]byte) {})
+			e := &tlsEnd{Conn: tls.Server(unread(x.raw[server]), x.stage.secret.server), below: x.raw[server]}
+			x.tls[server] = e
+			e.begin(func([]byte) {})
 		}
 	case op == 'h':
 		if x.tls[client] == nil {
-			x.tls[client] = newTLSEnd(tls.Client(unread(x.raw[client]), x.stage.secret.client), x.raw[client], func([]byte) {})
+			e := &tlsEnd{Conn: tls.Client(unread(x.raw[client]), x.stage.secret.client), below: x.raw[client]}
+			x.tls[client] = e
+			e.begin(func([]byte) {})
 		}
 	case op == 'H': // both
 		x.step('.')

@@ -41,12 +41,8 @@ type tlsEnd struct {
 	up  bool  // the handshake is done
 }
 
-// newTLSEnd begins the handshake. heard, if not nil, is given what is read instead of Available, and nil at the end.
-func newTLSEnd(c *tls.Conn, below *ftptest.Conn, heard func([]byte)) *tlsEnd {
-	e := &tlsEnd{Conn: c, below: below}
-	go e.read(heard)
-	return e
-}
+// begin begins the handshake. heard, if not nil, is given what is read instead of Available, and nil at the end.
+func (e *tlsEnd) begin(heard func([]byte)) { go e.read(heard) }
 
 func (e *tlsEnd) read(heard func([]byte)) {
 	err := e.Handshake()
@@ -166,14 +162,18 @@ func (p *stage) protects(side dataconn.Side, w []string) {
 		}
 	}
 	if side == dataconn.Client {
-		p.clientNear.Wrote, p.clientNear.Shut = nil, nil
+		p.deafen("<")
 		raw := p.client.(*ftptest.Conn)
-		p.client = newTLSEnd(tls.Client(unread(raw), config), raw, p.lines("<"))
+		e := &tlsEnd{Conn: tls.Client(unread(raw), config), below: raw}
+		p.client = e // before anything comes of it
+		e.begin(p.lines("<"))
 		return
 	}
-	p.serverNear.Wrote, p.serverNear.Shut = nil, nil
+	p.deafen(">>")
 	raw := p.server.(*ftptest.Conn)
-	p.server = newTLSEnd(tls.Server(unread(raw), config), raw, p.lines(">>"))
+	e := &tlsEnd{Conn: tls.Server(unread(raw), config), below: raw}
+	p.server = e
+	e.begin(p.lines(">>"))
 }
 
 // unread is a peer's connection without the plain text that nobody has read from it.
@@ -189,7 +189,9 @@ func unread(c *ftptest.Conn) net.Conn {
 func (p *stage) guards(side dataconn.Side, w []string) {
 	raw := p.data[side].(*ftptest.Conn)
 	if side == dataconn.Server {
-		p.data[side] = newTLSEnd(tls.Server(raw, p.secret.server), raw, nil)
+		e := &tlsEnd{Conn: tls.Server(raw, p.secret.server), below: raw}
+		p.data[side] = e
+		e.begin(nil)
 		return
 	}
 	config := p.secret.client
@@ -197,7 +199,9 @@ func (p *stage) guards(side dataconn.Side, w []string) {
 		config = config.Clone()
 		config.ClientSessionCache = nil
 	}
-	p.data[side] = newTLSEnd(tls.Client(raw, config), raw, nil)
+	e := &tlsEnd{Conn: tls.Client(raw, config), below: raw}
+	p.data[side] = e
+	e.begin(nil)
 }
 
 // cuts ends a peer's data connection without close_notify.

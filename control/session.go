@@ -72,8 +72,9 @@ type Session struct {
 	// server's port says whether it is so there (990).
 	Implicit bool
 	// Pass returns what lets the data connections of the session's server through if its TLS is to be passed unopened, nil if
-	// it is to be opened; a *Refusal if neither is allowed. The session closes it. Nil: TLS is opened.
-	Pass func() (Passage, error)
+	// it is to be opened or if the client's hello will tell; heard: it has told to pass. A *Refusal means that neither is
+	// allowed. The session closes the passage. Nil: TLS is opened.
+	Pass func(heard bool) (Passage, error)
 	// Reuse says what is asked of clients' TLS data connections.
 	Reuse Reuse
 	// Inspect returns who is to see the bytes of a transfer, whatever their protection on either side; nil is nobody. If it

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"flag"
 	"fmt"
 	"net"
@@ -69,15 +70,15 @@ type stage struct {
 	server  end // the server's end
 	secret  *secrecy
 
-	clientNear, serverNear *ftptest.Conn // our ends
-	peers                  [2]netip.Addr
-	own                    [2]netip.Addr // the addresses we have on each side
+	peers [2]netip.Addr
+	own   [2]netip.Addr // the addresses we have on each side
 
 	mu     sync.Mutex // guards said and events: a timer's wake-up orders nothing for the race detector
 	said   []string   // what we said and the script has not expected yet, in order
 	events []Event    // but for what was said
 	all    []Event
 	rest   map[string]string // by arrow: what we said after the last line end
+	tapped map[string]*bool  // by arrow: whether what we write is heard as it is
 	where  string
 
 	listening  [2]*ftptest.Listener // of the client and of the server, by dataconn.Side
@@ -87,6 +88,7 @@ type stage struct {
 	drain      context.CancelFunc
 	lostDial   bool // Connect fails
 	far        time.Duration
+	passed     string // what tells that TLS is passed: "name" or "pin"
 	meet       string // how servers are met: "untrusted-ca", "off", a name
 	serverPort uint16
 	ended      error
@@ -94,7 +96,7 @@ type stage struct {
 
 // play plays a transcript and returns it as it was.
 func play(t *testing.T, file, text string) string {
-	p := &stage{t: t, rest: map[string]string{}}
+	p := &stage{t: t, rest: map[string]string{}, tapped: map[string]*bool{}}
 	p.peers = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("203.0.113.9")}
 	p.own = [2]netip.Addr{netip.MustParseAddr("192.0.2.254"), netip.MustParseAddr("203.0.113.254")}
 	p.session = Session{
@@ -113,7 +115,7 @@ func play(t *testing.T, file, text string) string {
 	begin := func() {
 		begun = true
 		near, far := ftptest.Pipe(netip.AddrPortFrom(p.own[0], 2121), netip.AddrPortFrom(p.peers[0], 50000))
-		p.client, p.clientNear = far, near
+		p.client = far
 		p.tap(near, "<")
 		s := &p.session
 		s.Client, s.Connect, s.Network = near, p.connect, p
@@ -238,13 +240,33 @@ func (p *stage) silence() {
 
 // tap records what we say on a connection.
 func (p *stage) tap(c *ftptest.Conn, arrow string) {
-	plain := p.lines(arrow)
+	plain, here := p.lines(arrow), new(bool)
+	p.mu.Lock()
+	p.tapped[arrow] = here
+	p.mu.Unlock()
+	*here = true
+	on := func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return *here
+	}
 	c.Wrote = func(b []byte) {
-		if len(b) == 0 || b[0] < 0x14 || b[0] > 0x17 { // the types of TLS records: our part of a handshake that the peer has not begun
+		if on() && (len(b) == 0 || b[0] < 0x14 || b[0] > 0x17) { // the types of TLS records: our part of a handshake that the peer has not begun
 			plain(b)
 		}
 	}
-	c.Shut = func() { p.lines(arrow)(nil) }
+	c.Shut = func() {
+		if on() {
+			plain(nil)
+		}
+	}
+}
+
+// deafen ends a tap: what we say there is read by the peer, under TLS.
+func (p *stage) deafen(arrow string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	*p.tapped[arrow] = false
 }
 
 // lines records what we say, as it comes; nil is that we have closed.
@@ -324,12 +346,16 @@ func (p *stage) option(text string) {
 		p.session.Protection = map[string]Protection{"inspect": InspectTLS, "require": RequireTLS, "client-only": ClientOnly,
 			"server-only": ServerOnly}[value]
 	case "pass":
-		p.session.Pass = func() (Passage, error) {
-			if value == "nothing" {
+		p.session.Pass = func(heard bool) (Passage, error) {
+			switch {
+			case value == "nothing":
 				return nil, &Refusal{Code: 534, Text: "Nothing is allowed"}
+			case value == "" || heard:
+				return &passing{p}, nil
 			}
-			return &passing{p}, nil
+			return nil, nil
 		}
+		p.passed = value
 	case "implicit":
 		p.session.Implicit = true
 	case "port":
@@ -585,10 +611,13 @@ func (p *stage) connect(ctx context.Context, name string) (net.Conn, error) {
 		default:
 			o.Name = p.meet
 		}
+		if o.Pass = p.passed == "name" || p.passed == "pin"; p.passed == "pin" {
+			o.Pins = [][32]byte{sha256.Sum256(p.secret.server.Certificates[0].Certificate[0])}
+		}
 		p.session.TLS.Meet(o)
 	}
 	near, far := ftptest.Pipe(netip.AddrPortFrom(p.own[1], 50001), netip.AddrPortFrom(p.peers[1], cmp.Or(p.serverPort, 21)))
-	p.server, p.serverNear = far, near
+	p.server = far
 	p.tap(near, ">>")
 	return near, nil
 }

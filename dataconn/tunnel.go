@@ -13,7 +13,7 @@ import (
 
 // Tunnel carries bytes both ways between two connections, unseen, and returns how many each has sent. It ends when both have
 // come to their end, which each is told of the other, or as soon as one breaks, ctx is done, or neither has sent anything for
-// idle, twice that at the latest, while busy, if not nil, says no (ErrIdle). Then both are closed; they are the caller's to close in any case.
+// idle, half as long again at the latest, while busy, if not nil, says no (ErrIdle). Then both are closed; they are the caller's to close in any case.
 func Tunnel(ctx context.Context, a, b net.Conn, idle time.Duration, busy func() bool) (fromA, fromB int64, err error) {
 	t := &tunnel{idle: idle, busy: busy}
 	t.moved.Store(time.Now().UnixNano())
@@ -44,8 +44,11 @@ type tunnel struct {
 // carry is one of the ways.
 func (t *tunnel) carry(n *int64, dst, src net.Conn) error {
 	for {
-		src.SetReadDeadline(time.Now().Add(t.idle))
-		dst.SetWriteDeadline(time.Now().Add(2 * t.idle))
+		// What the other way has carried is known when its turn is over, so a turn is short.
+		turn := t.idle / 4
+		writeBy := time.Now().Add(t.idle + turn)
+		src.SetReadDeadline(time.Now().Add(turn))
+		dst.SetWriteDeadline(writeBy)
 		k, err := io.CopyN(dst, src, chunk)
 		*n += k
 		if k > 0 {
@@ -61,7 +64,9 @@ func (t *tunnel) carry(n *int64, dst, src net.Conn) error {
 			return nil
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
-		case time.Since(time.Unix(0, t.moved.Load())) >= t.idle && (t.busy == nil || !t.busy()):
+		case !time.Now().Before(writeBy):
+			return ErrIdle // and what was to be written may be lost
+		case time.Since(time.Unix(0, t.moved.Load())) >= t.idle+turn && (t.busy == nil || !t.busy()):
 			return ErrIdle
 		}
 	}

@@ -65,7 +65,7 @@ func (l *logger) Observe(e control.Event) {
 			"carried", e.Carried, "code", e.Code, "outcome", outcome}
 		for side, facts := range e.TLS {
 			if facts.Version != "" {
-				args = append(args, slog.Group(dataconn.Side(side).String(), "tls", facts.Version, "cipher", facts.Cipher, "resumed", facts.Resumed))
+				args = append(args, slog.Group(dataconn.Side(side).String()+"_tls", "version", facts.Version, "cipher", facts.Cipher, "resumed", facts.Resumed))
 			}
 		}
 		if e.Err != nil {

@@ -50,11 +50,14 @@ type passage struct {
 	moving sync.WaitGroup
 }
 
-// pass returns the session's passage, nil if its server's TLS is to be opened.
-func (p *Proxy) pass(ctx context.Context, n *network, log *slog.Logger) (control.Passage, error) {
+// pass returns the session's passage. It is control.Session.Pass.
+func (p *Proxy) pass(ctx context.Context, n *network, log *slog.Logger, heard bool) (control.Passage, error) {
 	var ports config.PortRange
 	if n.rule >= 0 {
 		ports = n.cfg.Destinations[n.rule].TLS.Pass
+		if len(n.cfg.Destinations[n.rule].TLS.Pins) > 0 && !heard && n.listener.TLS != config.TLSPass {
+			return nil, nil // the server's certificate will tell
+		}
 	}
 	if ports == (config.PortRange{}) {
 		if n.listener.TLS == config.TLSPass {

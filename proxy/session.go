@@ -75,10 +75,10 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 		ServerData:    map[config.ServerData]control.ServerData{config.DataPassive: control.Passive, config.DataActive: control.Active}[l.ServerData],
 		RefuseUnknown: l.Unknown == config.UnknownRefuse,
 	}
-	s.secured(session, n)
+	p.secured(s, session, n)
 	session.Implicit = beginsWithTLS(l, n)
 	if l.TLS != config.TLSRefuse && l.TLS != config.TLSClientOnly && l.TLS != config.TLSServerOnly {
-		session.Pass = func() (control.Passage, error) { return p.pass(p.alive, n, log) }
+		session.Pass = func(heard bool) (control.Passage, error) { return p.pass(p.alive, n, log, heard) }
 	}
 	switch {
 	case l.Advertise != "":

@@ -1,13 +1,18 @@
 package proxy
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"net"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 
 	"ftpalg/config"
 	"ftpalg/control"
+	"ftpalg/dataconn"
 	"ftpalg/tlsmitm"
 )
 
@@ -100,6 +105,7 @@ func serverOptions(t *config.DestinationTLS) (o tlsmitm.ServerOptions, key strin
 	for _, p := range t.Pins {
 		o.Pins = append(o.Pins, p)
 	}
+	o.Pass = t.Pass != config.PortRange{}
 	o.Tolerant = t.MissingClose == config.CloseWhole
 	if t.ClientCert != "" {
 		if o.Certificate, err = tlsmitm.LoadKeyPair(string(t.ClientCert), string(t.ClientKey)); err != nil {
@@ -135,7 +141,7 @@ var protections = map[config.TLSMode]control.Protection{
 }
 
 // secured gives a session its TLS.
-func (s *setting) secured(session *control.Session, n *network) {
+func (p *Proxy) secured(s *setting, session *control.Session, n *network) {
 	l := s.listener
 	session.Protection = protections[l.TLS]
 	if session.Protection == control.RefuseTLS {
@@ -148,7 +154,9 @@ func (s *setting) secured(session *control.Session, n *network) {
 		if l.Advertise != "" {
 			o.Names = append(o.Names, l.Advertise)
 		}
-	case l.TLS == config.TLSClientOnly:
+	case l.TLS != config.TLSClientOnly:
+		o.Hello = func(ctx context.Context, name string) error { return p.named(ctx, n, name) }
+	default:
 		// There is no certificate of the server's to look like.
 		o.Names = append(o.Names, n.dialed.Addr().String())
 	}
@@ -157,6 +165,32 @@ func (s *setting) secured(session *control.Session, n *network) {
 	if l.SessionReuse == config.ReuseRequire {
 		session.Reuse = control.ReuseRequired
 	}
+}
+
+// named has the rules that speak of names decide about an intercepted server, whose name is known when the client says it in
+// its hello (SNI).
+func (p *Proxy) named(ctx context.Context, n *network, name string) error {
+	speaks := func(d config.Destination) bool {
+		return slices.ContainsFunc(append(slices.Clone(d.Allow), d.Deny...), func(t config.Target) bool { return t.Host != "" && t.Host != "*" })
+	}
+	if name == "" || !slices.ContainsFunc(n.cfg.Destinations, speaks) {
+		return nil
+	}
+	// A client may say any name: it is believed if the server is at one of its addresses. Else it could have what rules
+	// allow to one server done to another.
+	at := dataconn.AddrPort(n.server.RemoteAddr())
+	places, err := p.resolve(ctx, net.JoinHostPort(name, strconv.Itoa(int(at.Port()))))
+	if err != nil || !slices.ContainsFunc(places, func(s place) bool { return s.at == at && s.name != "" }) {
+		return nil
+	}
+	rule, r := p.destined(n.cfg, n.listener, n.client.Addr(), place{name: strings.ToLower(strings.TrimSuffix(name, ".")), at: at})
+	if r != nil {
+		return r
+	}
+	if rule != n.rule {
+		n.meet(rule, "")
+	}
+	return nil
 }
 
 // beginsWithTLS reports whether TLS begins with the first byte of a client's connection.

@@ -75,10 +75,18 @@ type watched struct {
 	net.Conn
 	ended       atomic.Bool
 	undisturbed bool // the write deadline stays as it is; of the writer's goroutine
+
+	// While the client's hello is awaited what it says is kept, for the case that TLS is passed and not opened. Then it is
+	// muted: nothing of ours must get between the client and the server.
+	keeping, muted bool
+	kept           []byte
 }
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
+	if w.keeping {
+		w.kept = append(w.kept, p[:n]...)
+	}
 	if errors.Is(err, io.EOF) {
 		w.ended.Store(true)
 	}
@@ -90,4 +98,11 @@ func (w *watched) SetWriteDeadline(t time.Time) error {
 		return nil
 	}
 	return w.Conn.SetWriteDeadline(t)
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	if w.muted {
+		return len(p), nil
+	}
+	return w.Conn.Write(p)
 }

@@ -80,6 +80,8 @@ type ServerOptions struct {
 	// Ciphers are the cipher suites below TLS 1.3, Curves the key exchanges; nil is what is safe.
 	Ciphers []uint16
 	Curves  []tls.CurveID
+	// Pass means that the server's TLS is not to be opened. With Pins that is so if it has one of them. See Passed.
+	Pass bool
 	// Tolerant takes the end of a data connection for the end of a file though the server did not say close_notify.
 	Tolerant bool
 }
@@ -91,6 +93,9 @@ type SessionOptions struct {
 	ID string
 	// Certificate is what the client sees. Nil: a likeness of the server's or, where Names is set, one that the Mint makes.
 	Certificate *tls.Certificate
+	// Hello, if not nil, is called by Intercept with the name that the client asks for, before the server is met. It may call
+	// Meet. An error ends the handshake.
+	Hello func(ctx context.Context, name string) error
 	// Names are our own, host names or addresses, for the certificate of a proxy that clients know as such. The name that
 	// the client asks for goes before them.
 	Names []string
@@ -103,7 +108,7 @@ type Session struct {
 	of        *Interceptor
 	options   SessionOptions
 	server    ServerOptions
-	called    string // what the client calls the server by HOST
+	called    string      // what the client calls the server by HOST
 	forClient *tls.Config // of the control connection; nil: none has been made
 	forServer *tls.Config // for data connections; nil: no control connection has been made
 	ticket    *pinned
@@ -147,6 +152,15 @@ func (s *Session) Verified() string {
 // an FTP port says so (ALPACA); it is told no_application_protocol.
 var ErrALPN = errors.New("the client offers protocols by ALPN, and FTP is not among them")
 
+// Passed is what Intercept returns where the server's TLS is not to be opened: the client has said its hello, and has heard
+// nothing.
+type Passed struct {
+	Hello []byte // all that the client has said
+	Met   bool   // the server's connection has been used to look at its certificate, and another is needed
+}
+
+func (p *Passed) Error() string { return "TLS is not to be opened" }
+
 // SideError says which side's handshake failed.
 type SideError struct {
 	Side string // "client" or "server"
@@ -168,7 +182,13 @@ const (
 // client has had an alert unless its time was up.
 func (s *Session) Intercept(ctx context.Context, client, server net.Conn) (c, v *Conn, err error) {
 	c, err = s.meetClient(ctx, client, func(h *tls.ClientHelloInfo, offered bool) error {
+		if s.server.Pass && len(s.server.Pins) == 0 {
+			return &Passed{}
+		}
 		v, err = s.toServer(h.Context(), server, h.ServerName, offered)
+		if err == nil && s.server.Pass {
+			return &Passed{Met: true}
+		}
 		return err
 	})
 	if err != nil && v != nil {
@@ -191,7 +211,15 @@ func (s *Session) ToServer(ctx context.Context, server net.Conn) (*Conn, error) 
 // the server.
 func (s *Session) meetClient(ctx context.Context, client net.Conn, meet func(h *tls.ClientHelloInfo, offered bool) error) (*Conn, error) {
 	var cause error // what crypto/tls makes of it says less
+	below := &watched{Conn: client, keeping: true}
 	hello := func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		below.keeping = false
+		if s.options.Hello != nil && meet != nil {
+			if err := s.options.Hello(h.Context(), h.ServerName); err != nil {
+				cause = &SideError{"server", err}
+				return nil, cause
+			}
+		}
 		offered := slices.Contains(h.SupportedProtos, protocolControl)
 		if len(h.SupportedProtos) > 0 && !offered {
 			cause = &SideError{"client", ErrALPN}
@@ -200,6 +228,7 @@ func (s *Session) meetClient(ctx context.Context, client net.Conn, meet func(h *
 		}
 		if meet != nil {
 			if cause = meet(h, offered); cause != nil {
+				below.muted = errors.As(cause, new(*Passed))
 				return nil, cause
 			}
 		}
@@ -216,14 +245,17 @@ func (s *Session) meetClient(ctx context.Context, client net.Conn, meet func(h *
 		config.NextProtos = []string{protocolControl}
 		return config, nil
 	}
-	below := &watched{Conn: client}
 	c := tls.Server(below, &tls.Config{GetConfigForClient: hello, MinVersion: tls.VersionTLS12, KeyLogWriter: s.of.options.KeyLog})
 	if err := c.HandshakeContext(ctx); err != nil {
 		if cause == nil {
 			cause = &SideError{"client", timely(ctx, err)}
 		}
+		if p, ok := cause.(*Passed); ok {
+			p.Hello = below.kept
+		}
 		return nil, cause
 	}
+	below.kept = nil
 	return newConn(c, below, true), nil
 }
 
