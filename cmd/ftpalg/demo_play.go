@@ -35,11 +35,12 @@ type logLine struct {
 	Address loggedAddress // of a listener
 
 	// Of a transfer.
-	Verb           string
-	Bytes          int64
-	Carried        string
-	Outcome        string
-	Client, Server loggedTLS
+	Verb      string
+	Bytes     int64
+	Carried   string
+	Outcome   string
+	ClientTLS tlsFacts `json:"client_tls"`
+	ServerTLS tlsFacts `json:"server_tls"`
 
 	// Of the TLS of a control connection.
 	Side, Version, Cipher string

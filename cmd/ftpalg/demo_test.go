@@ -157,7 +157,7 @@ func TestDemoTLSFaults(t *testing.T) {
 			`"certificate":"` + digest(trust.server) + `","verified":"chain"}`,
 		`{"msg":"TLS","client":"192.0.2.2:2000","side":"client","version":"TLS 1.3",` + facts + `false}`,
 		`{"msg":"transfer","client":"192.0.2.2:2000","verb":"RETR","carried":"tls",` +
-			`"client":{"tls":"TLS 1.3",` + facts + `true},"server":{"tls":"TLS 1.3",` + facts + `true}}`,
+			`"client_tls":{"version":"TLS 1.3",` + facts + `true},"server_tls":{"version":"TLS 1.3",` + facts + `true}}`,
 	}
 	sound := func() *demoSession {
 		s := &demoSession{demoPart: demoPart{trust: trust, shown: trust.likeness()}}
@@ -181,10 +181,10 @@ func TestDemoTLSFaults(t *testing.T) {
 	}
 	for name, spoil := range map[string]func(s *demoSession){
 		"no TLS at all":         func(s *demoSession) { s.Client.TLS, s.Server.TLS, s.Log = nil, nil, nil },
-		"plain download":        func(s *demoSession) { s.Server.TLS, s.Log[2].Server = s.Server.TLS[:1], loggedTLS{} },
-		"old version":           func(s *demoSession) { s.Server.TLS[1].Version, s.Log[2].Server.Version = "TLS 1.2", "TLS 1.2" },
-		"client not resumed":    func(s *demoSession) { s.Client.TLS[1].Resumed, s.Log[2].Client.Resumed = false, false },
-		"server not resumed":    func(s *demoSession) { s.Server.TLS[1].Resumed, s.Log[2].Server.Resumed = false, false },
+		"plain download":        func(s *demoSession) { s.Server.TLS, s.Log[2].ServerTLS = s.Server.TLS[:1], tlsFacts{} },
+		"old version":           func(s *demoSession) { s.Server.TLS[1].Version, s.Log[2].ServerTLS.Version = "TLS 1.2", "TLS 1.2" },
+		"client not resumed":    func(s *demoSession) { s.Client.TLS[1].Resumed, s.Log[2].ClientTLS.Resumed = false, false },
+		"server not resumed":    func(s *demoSession) { s.Server.TLS[1].Resumed, s.Log[2].ServerTLS.Resumed = false, false },
 		"log has other cipher":  func(s *demoSession) { s.Log[1].Cipher = "TLS_AES_256_GCM_SHA384" },
 		"log lacks the server":  func(s *demoSession) { s.Log = s.Log[1:] },
 		"real one shown":        func(s *demoSession) { s.Client.TLS[0].Certificate = certificateOf(trust.server, trust.servers) },

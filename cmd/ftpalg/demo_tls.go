@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"net"
@@ -133,7 +132,7 @@ func (t *demoTrust) own(a netip.Addr) certificate {
 
 // tlsFacts are what both ends of a TLS connection know.
 type tlsFacts struct {
-	Version string `json:"tls"`
+	Version string
 	Cipher  string
 	Resumed bool
 }
@@ -153,18 +152,6 @@ func tlsOf(s tls.ConnectionState) demoTLS {
 	return t
 }
 
-// loggedTLS is a side's facts in the line of a transfer. Other lines, and that one too, have the side's address by the same
-// name, which is not read.
-type loggedTLS struct{ tlsFacts }
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (l *loggedTLS) UnmarshalJSON(b []byte) error {
-	if b[0] != '{' {
-		return nil
-	}
-	return json.Unmarshal(b, &l.tlsFacts)
-}
-
 // logged is what ftpalg logged of a side's TLS: of the control connection, then of the data connections.
 func (s *demoSession) logged(side string) []tlsFacts {
 	var all []tlsFacts
@@ -173,9 +160,9 @@ func (s *demoSession) logged(side string) []tlsFacts {
 		case l.Msg == "TLS" && l.Side == side:
 			all = append(all, tlsFacts{l.Version, l.Cipher, l.Resumed})
 		case l.Msg == "transfer" && side == "client":
-			all = append(all, l.Client.tlsFacts)
+			all = append(all, l.ClientTLS)
 		case l.Msg == "transfer":
-			all = append(all, l.Server.tlsFacts)
+			all = append(all, l.ServerTLS)
 		}
 	}
 	return all
