@@ -101,8 +101,10 @@ var meanings = []meaning{
 		text: "With allow only: TLS with these servers. Servers that no rule matches have the defaults."},
 	{key: "destinations[].tls.verify",
 		text: "What becomes of a server whose certificate does not verify. strict: it is refused. untrusted-ca: the client sees " +
-			"it under a second, untrusted authority, and decides. off: certificates are not verified at all; what the client sees " +
-			"is under the untrusted authority all the same."},
+			"it under a second, untrusted authority, and decides. off: certificates are not verified at all; what the client sees of " +
+			"such a server is under the untrusted authority all the same. Explicit proxies and gateways show certificates of " +
+			"their own: with untrusted-ca a gateway's is under the untrusted authority then, and an explicit proxy, which " +
+			"has shown its own already, refuses."},
 	{key: "destinations[].tls.pins", byDefault: "none",
 		text: "Certificates of which a server must have one, and then needs no authority: each sha256: and the 64 hexadecimal " +
 			"digits of the SHA-256 of the certificate or of its public key (SubjectPublicKeyInfo)."},

@@ -59,7 +59,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	if p.ctx.Err() != nil {
 		return errors.New("shutting down")
 	}
-	id, wrong := identify(cfg)
+	id, wrong := identify(cfg, p.log)
 	if len(wrong) > 0 {
 		return wrong
 	}

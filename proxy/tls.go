@@ -3,12 +3,15 @@ package proxy
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"ftpalg/config"
 	"ftpalg/control"
@@ -22,7 +25,22 @@ type identities struct {
 	own         map[string]tlsmitm.KeyPair // listeners' own certificates, by the listener's name
 	servers     []tlsmitm.ServerOptions    // by index in Config.Destinations
 	others      tlsmitm.ServerOptions      // where none of them matches
-	keyLog      *os.File                   // nil: none
+	keyLog      *keyLog                    // nil: none
+}
+
+// keyLog is tls.key_log. To crypto/tls a secret that cannot be written is the end of its connection; to us it is a line in the
+// log: a full disk must not end anybody's session.
+type keyLog struct {
+	file *os.File
+	log  *slog.Logger
+	told sync.Once
+}
+
+func (k *keyLog) Write(b []byte) (int, error) {
+	if _, err := k.file.Write(b); err != nil && !errors.Is(err, os.ErrClosed) { // sessions outlive their configuration
+		k.told.Do(func() { k.log.Error("tls.key_log cannot be written to; captures of some connections cannot be decrypted", "error", err) })
+	}
+	return len(b), nil
 }
 
 // keptCertificates is how many certificates are kept that clients see: a few kilobytes each.
@@ -30,15 +48,12 @@ const keptCertificates = 4096
 
 // CheckTLS says what is wrong with the files that a configuration names for TLS. It is for config.Options.Check.
 func CheckTLS(cfg *config.Config) config.Faults {
-	id, faults := identify(cfg)
-	if id != nil {
-		id.close()
-	}
+	_, faults := identify(cfg, nil)
 	return faults
 }
 
-// identify reads the files, or says all that is wrong with them.
-func identify(cfg *config.Config) (id *identities, faults config.Faults) {
+// identify reads the files, or says all that is wrong with them. The key log is opened if there is a log to speak of it in.
+func identify(cfg *config.Config, log *slog.Logger) (id *identities, faults config.Faults) {
 	id = &identities{own: map[string]tlsmitm.KeyPair{}}
 	fault := func(key string, err error) {
 		if err != nil {
@@ -76,13 +91,12 @@ func identify(cfg *config.Config) (id *identities, faults config.Faults) {
 	others, key := config.DefaultDestinationTLS(), ""
 	id.others, key, err = serverOptions(&others)
 	fault("destinations[].tls."+key, err) // of the defaults
-	if cfg.TLS.KeyLog != "" && len(faults) == 0 {
+	if cfg.TLS.KeyLog != "" && len(faults) == 0 && log != nil {
 		// Not truncated: a capture may need what was written before a reload.
-		id.keyLog, err = os.OpenFile(string(cfg.TLS.KeyLog), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		file, err := os.OpenFile(string(cfg.TLS.KeyLog), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 		fault("tls.key_log", err)
-		if err == nil {
-			o.KeyLog = id.keyLog
-		}
+		id.keyLog = &keyLog{file: file, log: log}
+		o.KeyLog = id.keyLog
 	}
 	if len(faults) > 0 {
 		return nil, faults
@@ -95,7 +109,7 @@ func identify(cfg *config.Config) (id *identities, faults config.Faults) {
 // key log, in vain.
 func (id *identities) close() {
 	if id.keyLog != nil {
-		id.keyLog.Close()
+		id.keyLog.file.Close()
 	}
 }
 

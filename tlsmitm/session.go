@@ -60,7 +60,7 @@ type Verify int
 // The ways of looking at servers' certificates.
 const (
 	Strict      Verify = iota // it is refused
-	UntrustedCA               // the client sees a likeness under an authority that nobody trusts, and decides
+	UntrustedCA               // the client sees a likeness under an authority that nobody trusts, and decides; Strict where it has seen a certificate already, or sees none
 	Off                       // nobody looks; a likeness of it is under the untrusted authority all the same
 )
 
@@ -202,8 +202,11 @@ func (s *Session) ToClient(ctx context.Context, client net.Conn) (*Conn, error) 
 	return s.meetClient(ctx, client, nil)
 }
 
-// ToServer makes the server's control connection.
+// ToServer makes the server's control connection where the client's has been made, or is not to be protected.
 func (s *Session) ToServer(ctx context.Context, server net.Conn) (*Conn, error) {
+	if s.server.Verify == UntrustedCA {
+		s.server.Verify = Strict // there is nothing to show to the client any more
+	}
 	return s.toServer(ctx, server, "", false)
 }
 
