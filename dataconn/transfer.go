@@ -232,8 +232,9 @@ func (t *Transfer) carry() error {
 	return nil
 }
 
-// protect secures the legs that are to be, both at once, when the data verb has been given. A server may begin before its 150
-// or after, a client begins after: the clock for it runs from Release.
+// protect secures the legs that are to be, both at once. A client begins before it hears of 150 or after. With a server we
+// begin after its 150, for which Release stands: some (pyftpdlib) take what comes before they know the data verb for a fault.
+// The clock runs from Release.
 func (t *Transfer) protect() error {
 	select {
 	case <-t.begun:
@@ -255,6 +256,13 @@ func (t *Transfer) protect() error {
 		}
 		t.carried = Secured
 		legs.Go(func() {
+			if Side(side) == Server {
+				select {
+				case <-t.released:
+				case <-ctx.Done():
+					return
+				}
+			}
 			stream, err := secure(ctx, leg)
 			if err != nil {
 				cancel(&LegError{Side: Side(side), Act: "TLS", Err: err})

@@ -28,8 +28,7 @@ type identities struct {
 	keyLog      *keyLog                    // nil: none
 }
 
-// keyLog is tls.key_log. To crypto/tls a secret that cannot be written is the end of its connection; to us it is a line in the
-// log: a full disk must not end anybody's session.
+// keyLog is tls.key_log. A secret that cannot be written, on a full disk perhaps, is a line in the log.
 type keyLog struct {
 	file *os.File
 	log  *slog.Logger
@@ -37,10 +36,13 @@ type keyLog struct {
 }
 
 func (k *keyLog) Write(b []byte) (int, error) {
-	if _, err := k.file.Write(b); err != nil && !errors.Is(err, os.ErrClosed) { // sessions outlive their configuration
-		k.told.Do(func() { k.log.Error("tls.key_log cannot be written to; captures of some connections cannot be decrypted", "error", err) })
+	n, err := k.file.Write(b)
+	if err != nil && !errors.Is(err, os.ErrClosed) { // sessions outlive their configuration
+		k.told.Do(func() {
+			k.log.Error("tls.key_log cannot be written to; captures of some connections cannot be decrypted", "error", err)
+		})
 	}
-	return len(b), nil
+	return n, err
 }
 
 // keptCertificates is how many certificates are kept that clients see: a few kilobytes each.

@@ -396,24 +396,27 @@ var ErrReuse = errors.New("the data connection does not resume the control conne
 // ClientData makes a client's data connection. The client is the TLS client whoever has connected (RFC 4217 §7). With resume
 // it must resume the control connection's session: ErrReuse if it does not.
 func (s *Session) ClientData(ctx context.Context, client net.Conn, resume bool) (*Conn, error) {
-	config := s.forClient.Clone()
 	var alpn error
-	config.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+	hello := func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		config := s.forClient.Clone()
 		for _, p := range []string{protocolData, protocolControl} {
 			if slices.Contains(h.SupportedProtos, p) {
-				with := s.forClient.Clone()
-				with.NextProtos = []string{p}
-				return with, nil
+				config.NextProtos = []string{p}
+				break
 			}
 		}
-		if len(h.SupportedProtos) > 0 {
+		if len(h.SupportedProtos) > 0 && config.NextProtos == nil {
 			alpn = ErrALPN
 			return &tls.Config{NextProtos: []string{protocolData}, MinVersion: tls.VersionTLS12}, nil
 		}
-		return nil, nil
+		// A client that resumes nothing is sent no ticket. In TLS 1.3 that would lie in its socket until it reads: one that
+		// only sends (Net::FTP) closes without, and its kernel makes a reset of that, which costs its file the end.
+		config.SessionTicketsDisabled = slices.Contains(h.SupportedVersions, tls.VersionTLS13) &&
+			!slices.Contains(h.Extensions, extensionPreSharedKey)
+		return config, nil
 	}
 	below := &watched{Conn: client}
-	c := tls.Server(below, config)
+	c := tls.Server(below, &tls.Config{GetConfigForClient: hello, MinVersion: tls.VersionTLS12, KeyLogWriter: s.of.options.KeyLog})
 	err := c.HandshakeContext(ctx)
 	switch {
 	case alpn != nil:
@@ -428,6 +431,9 @@ func (s *Session) ClientData(ctx context.Context, client net.Conn, resume bool) 
 	}
 	return newConn(c, below, false), nil
 }
+
+// extensionPreSharedKey is in hellos that would resume a session (RFC 8446 §4.2.11).
+const extensionPreSharedKey = 41
 
 // ServerData makes a server's data connection. We are the TLS client whoever has connected (RFC 4217 §7).
 func (s *Session) ServerData(ctx context.Context, server net.Conn) (*Conn, error) {

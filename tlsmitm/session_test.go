@@ -393,12 +393,15 @@ func TestDataProtocol(t *testing.T) {
 		} {
 			config := of(number, l.client())
 			config.NextProtos = test.offers
-			for n := range 2 { // the second time it resumes
+			// By TLS 1.3 a data connection that resumes nothing is sent no ticket; it would cost clients that do not read their
+			// file's end. So there is nothing for the second to resume.
+			for n := range 2 {
+				resumed := n > 0 && number == tls.VersionTLS12
 				c, p, err := clientData(t, s, config, false)
 				if err != nil || p.err != nil {
 					t.Fatal(err, p.err)
 				}
-				if got := p.ConnectionState().NegotiatedProtocol; got != test.agreed || c.Facts().Protocol != got || c.Facts().Resumed != (n > 0) {
+				if got := p.ConnectionState().NegotiatedProtocol; got != test.agreed || c.Facts().Protocol != got || c.Facts().Resumed != resumed {
 					t.Errorf("%s, %q: the client has %q, and we %+v", version, test.offers, got, c.Facts())
 				}
 			}
