@@ -243,6 +243,41 @@ func TestLinger(t *testing.T) {
 	}
 }
 
+// A receiver that has not taken all when Linger is over still gets it, from the kernel.
+func TestLingerSlow(t *testing.T) {
+	const size = 200_000 // more than the receiver's kernel holds, and less than ours
+	l := newLab(t, true, false)
+	l.opts.Linger = 50 * time.Millisecond
+	setSendBuffer(t, l.legs[Client], 1<<20)
+	tr := l.arm()
+	tr.Begin(Download, [2]Secure{}, nil)
+	tr.Release()
+	to := l.connect(Client)
+	from := l.connect(Server)
+	from.Write(make([]byte, size))
+	from.Close()
+	if err := l.copied(); err != nil {
+		t.Fatal(err)
+	}
+	l.commit()
+	if n, err := io.Copy(io.Discard, to); n != size || err != nil {
+		t.Errorf("the receiver got %d bytes, and saw %v", n, err)
+	}
+}
+
+// setSendBuffer limits what the kernel keeps to send on the connections of a listener, in bytes.
+func setSendBuffer(t *testing.T, l net.Listener, n int) {
+	t.Helper()
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e error
+	if err := raw.Control(func(fd uintptr) { e = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, n) }); err != nil || e != nil {
+		t.Fatal(err, e)
+	}
+}
+
 // TestReset resets a transfer in every phase of its life: what is connected sees a reset, what listens is closed, and it
 // is over at once. TestMain finds what is left running.
 func TestReset(t *testing.T) {
@@ -538,18 +573,7 @@ func TestSlowIsNotIdle(t *testing.T) {
 func TestFastThenSlowIsNotIdle(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, true, false)
-	raw, err := l.legs[Client].(*net.TCPListener).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := raw.Control(func(fd uintptr) {
-		err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 128<<10) // inherited by its connection
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	setSendBuffer(t, l.legs[Client], 128<<10)
 	l.opts.Idle = time.Second
 	from, to := l.begin(Download)
 	sent, _ := send(from, zeros{})

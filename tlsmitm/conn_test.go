@@ -132,7 +132,8 @@ func TestEndOfControl(t *testing.T) {
 				t.Errorf("the client: %v", err)
 			}
 			_, err := m.v.Read(make([]byte, 1))
-			if want := "the connection ended without TLS's close_notify"; err == nil || err.Error() != want || !errors.Is(err, io.ErrUnexpectedEOF) {
+			const want = "the connection ended without TLS's close_notify"
+			if !errors.Is(err, io.ErrUnexpectedEOF) || err.Error() != want {
 				t.Errorf("the server: %v, want %s", err, want)
 			}
 		})

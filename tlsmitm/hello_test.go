@@ -109,7 +109,8 @@ func whole(b []byte) bool {
 // TestWhole holds the fuzz test's measure against what is no hello.
 func TestWhole(t *testing.T) {
 	hello := helloOf(&tls.Config{ServerName: "ftp.example.com"})
-	if !whole(hello) || !whole(append(bytes.Clone(hello), "more"...)) || whole(hello[:len(hello)-1]) || whole(nil) || whole([]byte("USER x\r\n")) {
+	if !whole(hello) || !whole(append(bytes.Clone(hello), "more"...)) ||
+		whole(hello[:len(hello)-1]) || whole(nil) || whole([]byte("USER x\r\n")) {
 		t.Error("it is wrong")
 	}
 }

@@ -19,7 +19,10 @@ type lab struct {
 }
 
 func newLab(t testing.TB) *lab {
-	l := &lab{t: t, root: issued(t, always(authorityOf("Example Authority")), nil), their: issued(t, always(authorityOf("Their Authority")), nil)}
+	l := &lab{t: t,
+		root:  issued(t, always(authorityOf("Example Authority")), nil),
+		their: issued(t, always(authorityOf("Their Authority")), nil),
+	}
 	l.mint = NewMint(authority(t, l.root), 10)
 	l.interceptor = New(Options{Mint: l.mint, Roots: pool(l.their.cert)})
 	return l
@@ -134,6 +137,8 @@ func intercept(t testing.TB, s *Session, client, server *tls.Config) *met {
 	m.c, m.v, m.err = s.Intercept(t.Context(), nearClient, m.toServer)
 	if m.err != nil {
 		nearClient.Close()
+	}
+	if m.v == nil {
 		nearServer.Close()
 	}
 	<-m.client.done

@@ -25,6 +25,7 @@ func write(t *testing.T, name string, mode os.FileMode, parts ...[]byte) string 
 
 func TestLoadRoots(t *testing.T) {
 	a, b := issued(t, authorityOf("A"), nil), issued(t, authorityOf("B"), nil)
+	broken := []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
 	for name, test := range map[string]struct {
 		content []byte
 		want    []*x509.Certificate
@@ -36,8 +37,8 @@ func TestLoadRoots(t *testing.T) {
 		"garbage":     {content: []byte("garbage")},
 		"DER":         {content: a.cert.Raw},
 		"key":         {content: a.keyPEM(t)},
-		"broken":      {content: []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")},
-		"broken, two": {slices.Concat([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), chainPEM(b)), []*x509.Certificate{b.cert}},
+		"broken":      {content: broken},
+		"broken, two": {slices.Concat(broken, chainPEM(b)), []*x509.Certificate{b.cert}},
 	} {
 		file := write(t, "roots.pem", 0o644, test.content)
 		got, err := LoadRoots(file)
@@ -63,6 +64,8 @@ func TestLoadKeyPair(t *testing.T) {
 	cert, chain := write(t, "cert.pem", 0o644, chainPEM(own)), write(t, "chain.pem", 0o644, chainPEM(own, root))
 	key, one := write(t, "key.pem", 0o600, own.keyPEM(t)), write(t, "one.pem", 0o600, own.keyPEM(t), chainPEM(own))
 	open, others := write(t, "open.pem", 0o644, own.keyPEM(t)), write(t, "others.pem", 0o400, other.keyPEM(t))
+	none := write(t, "none.pem", 0o600, chainPEM(own))
+	broken := write(t, "broken.pem", 0o600, []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"))
 	for name, test := range map[string]struct {
 		cert, key string
 		sent      int    // certificates
@@ -76,8 +79,8 @@ func TestLoadKeyPair(t *testing.T) {
 		"open key":     {cert: cert, key: open, want: open + ": others than its owner can read or write this key (mode 0644): chmod 600 "},
 		"other key":    {cert: cert, key: others, want: cert + " and " + others + ": tls: private key does not match public key"},
 		"swapped":      {cert: key, key: one, want: key + " and " + one + ": tls: failed to find certificate PEM data"},
-		"key in none":  {cert: cert, key: write(t, "none.pem", 0o600, chainPEM(own)), want: "none.pem: tls: found a certificate rather than a key"},
-		"broken key":   {cert: cert, key: write(t, "broken.pem", 0o600, []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")), want: "broken.pem: tls: failed to parse private key"},
+		"key in none":  {cert: cert, key: none, want: "none.pem: tls: found a certificate rather than a key"},
+		"broken key":   {cert: cert, key: broken, want: "broken.pem: tls: failed to parse private key"},
 		"key as group": {cert: cert, key: write(t, "group.pem", 0o640, own.keyPEM(t)), want: "mode 0640"},
 	} {
 		got, err := LoadKeyPair(test.cert, test.key)
@@ -102,7 +105,9 @@ func TestLoadKeyPair(t *testing.T) {
 }
 
 func TestParseVersion(t *testing.T) {
-	for number, want := range map[string]uint16{"1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
+	for number, want := range map[string]uint16{
+		"1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13,
+	} {
 		if got, err := ParseVersion(number); got != want || err != nil {
 			t.Errorf("%s: %#x, %v", number, got, err)
 		}
@@ -138,8 +143,10 @@ func TestParseCipher(t *testing.T) {
 }
 
 func TestParseCurve(t *testing.T) {
-	for name, want := range map[string]tls.CurveID{"X25519": tls.X25519, "P-256": tls.CurveP256, "P-384": tls.CurveP384, "P-521": tls.CurveP521,
-		"X25519MLKEM768": tls.X25519MLKEM768} {
+	for name, want := range map[string]tls.CurveID{
+		"X25519": tls.X25519, "P-256": tls.CurveP256, "P-384": tls.CurveP384, "P-521": tls.CurveP521,
+		"X25519MLKEM768": tls.X25519MLKEM768,
+	} {
 		if got, err := ParseCurve(name); got != want || err != nil {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}

@@ -278,14 +278,16 @@ func TestHello(t *testing.T) {
 		sni     string
 		agreed  string // with the client
 	}{
-		"name":              {ask: "ftp.example.com", sni: "ftp.example.com"},
-		"other name":        {ask: "www.example.com", options: ServerOptions{Name: "ftp.example.com"}, sni: "ftp.example.com"},
-		"no name":           {ask: "192.0.2.1", sni: ""}, // crypto/tls sends none then
-		"address by USER":   {ask: "ftp.example.com", options: ServerOptions{Name: "192.0.2.9"}, sni: ""},
-		"ALPN":              {ask: "ftp.example.com", sni: "ftp.example.com", offers: []string{"ftp"}, speaks: []string{"ftp"}, agreed: "ftp"},
-		"ALPN among others": {ask: "ftp.example.com", sni: "ftp.example.com", offers: []string{"x-test", "ftp"}, speaks: []string{"ftp"}, agreed: "ftp"},
-		"server without":    {ask: "ftp.example.com", sni: "ftp.example.com", offers: []string{"ftp"}, agreed: "ftp"},
-		"client without":    {ask: "ftp.example.com", sni: "ftp.example.com", speaks: []string{"ftp"}},
+		"name":            {ask: "ftp.example.com", sni: "ftp.example.com"},
+		"other name":      {ask: "www.example.com", options: ServerOptions{Name: "ftp.example.com"}, sni: "ftp.example.com"},
+		"no name":         {ask: "192.0.2.1", sni: ""}, // crypto/tls sends none then
+		"address by USER": {ask: "ftp.example.com", options: ServerOptions{Name: "192.0.2.9"}, sni: ""},
+		"ALPN": {ask: "ftp.example.com", sni: "ftp.example.com", offers: []string{"ftp"}, speaks: []string{"ftp"},
+			agreed: "ftp"},
+		"ALPN among others": {ask: "ftp.example.com", sni: "ftp.example.com", offers: []string{"x-test", "ftp"}, speaks: []string{"ftp"},
+			agreed: "ftp"},
+		"server without": {ask: "ftp.example.com", sni: "ftp.example.com", offers: []string{"ftp"}, agreed: "ftp"},
+		"client without": {ask: "ftp.example.com", sni: "ftp.example.com", speaks: []string{"ftp"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			template := example()
@@ -401,7 +403,8 @@ func TestDataProtocol(t *testing.T) {
 				if err != nil || p.err != nil {
 					t.Fatal(err, p.err)
 				}
-				if got := p.ConnectionState().NegotiatedProtocol; got != test.agreed || c.Facts().Protocol != got || c.Facts().Resumed != resumed {
+				got := p.ConnectionState().NegotiatedProtocol
+				if got != test.agreed || c.Facts().Protocol != got || c.Facts().Resumed != resumed {
 					t.Errorf("%s, %q: the client has %q, and we %+v", version, test.offers, got, c.Facts())
 				}
 			}
@@ -452,10 +455,12 @@ func TestVerify(t *testing.T) {
 		"no name":            {server: good, ask: "192.0.2.1", verified: "chain"},
 		"IPv4":               {server: issued(t, address, l.their), options: ServerOptions{Name: "192.0.2.9"}, verified: "chain"},
 		"IPv6":               {server: issued(t, address, l.their), options: ServerOptions{Name: "2001:db8::9"}, verified: "chain"},
-		"wrong address":      {server: issued(t, address, l.their), options: ServerOptions{Name: "192.0.2.8"}, check: "name", reason: "192.0.2.8"},
-		"address, no such":   {server: good, options: ServerOptions{Name: "192.0.2.9"}, check: "name", reason: "192.0.2.9"},
-		"pinned":             {server: stranger, options: ServerOptions{Pins: digest(stranger.cert.Raw)}, verified: "pin"},
-		"key pinned":         {server: stranger, options: ServerOptions{Pins: digest(stranger.cert.RawSubjectPublicKeyInfo)}, verified: "pin"},
+		"wrong address": {server: issued(t, address, l.their), options: ServerOptions{Name: "192.0.2.8"},
+			check: "name", reason: "192.0.2.8"},
+		"address, no such": {server: good, options: ServerOptions{Name: "192.0.2.9"}, check: "name", reason: "192.0.2.9"},
+		"pinned":           {server: stranger, options: ServerOptions{Pins: digest(stranger.cert.Raw)}, verified: "pin"},
+		"key pinned": {server: stranger, options: ServerOptions{Pins: digest(stranger.cert.RawSubjectPublicKeyInfo)},
+			verified: "pin"},
 		"expired and pinned": {server: issuedFor(t, expired, nil, good.key), verified: "pin",
 			options: ServerOptions{Pins: digest(good.cert.RawSubjectPublicKeyInfo)}},
 		"other pin": {server: good, options: ServerOptions{Pins: digest(stranger.cert.Raw)}, check: "pin",
@@ -566,7 +571,8 @@ func TestSame(t *testing.T) {
 // TestClientCertificate: a server that asks for a certificate is shown ours, on data connections too.
 func TestClientCertificate(t *testing.T) {
 	l := newLab(t)
-	own := issued(t, x509.Certificate{DNSNames: []string{"ftpalg.example.com"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, l.their)
+	usage := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	own := issued(t, x509.Certificate{DNSNames: []string{"ftpalg.example.com"}, ExtKeyUsage: usage}, l.their)
 	certificate := own.tls()
 	for version, number := range versions {
 		i := newIssuer(of(number, l.server(example())))
@@ -612,12 +618,13 @@ func TestCertificate(t *testing.T) {
 	other := x509.Certificate{DNSNames: []string{"other.example.com"}}
 	unknown := &tls.Config{Certificates: []tls.Certificate{issued(t, other, nil).tls()}}
 
-	if c := seen(t, toServer(t, SessionOptions{Certificate: &shown}, ServerOptions{}, l.server(example()))); !bytes.Equal(c.Raw, shown.Certificate[0]) {
+	c := seen(t, toServer(t, SessionOptions{Certificate: &shown}, ServerOptions{}, l.server(example())))
+	if !bytes.Equal(c.Raw, shown.Certificate[0]) {
 		t.Errorf("instead of our own certificate: %s", c.Issuer)
 	}
 	names := SessionOptions{Names: []string{"proxy.example.com", "192.0.2.1"}}
 	want := []string{"ftp.example.com", "proxy.example.com"}
-	c := seen(t, toServer(t, names, ServerOptions{Name: "other.example.com"}, l.server(other)))
+	c = seen(t, toServer(t, names, ServerOptions{Name: "other.example.com"}, l.server(other)))
 	if !slices.Equal(c.DNSNames, want) || len(c.IPAddresses) != 1 || c.CheckSignatureFrom(l.root.cert) != nil {
 		t.Errorf("under our own names: %q, %v, by %s", c.DNSNames, c.IPAddresses, c.Issuer)
 	}
@@ -632,7 +639,7 @@ func TestCertificate(t *testing.T) {
 	}
 
 	// What cannot be mirrored is no server that a client could judge.
-	m := toServer(t, SessionOptions{}, ServerOptions{Name: "", Verify: Off}, l.server(x509.Certificate{DNSNames: []string{"a\x00.example.com"}}))
+	m := toServer(t, SessionOptions{}, ServerOptions{Verify: Off}, l.server(x509.Certificate{DNSNames: []string{"a\x00.example.com"}}))
 	var side *SideError
 	if !errors.As(m.err, &side) || side.Side != "client" || !strings.Contains(m.err.Error(), "can be mirrored") || m.client.err == nil {
 		t.Errorf("a server with a name that is none: %v; the client: %v", m.err, m.client.err)
@@ -695,7 +702,9 @@ func TestOneSide(t *testing.T) {
 // TestVersions: nothing below TLS 1.2 on either side, unless a server is excepted.
 func TestVersions(t *testing.T) {
 	l := newLab(t)
-	for name, number := range map[string]uint16{"1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
+	for name, number := range map[string]uint16{
+		"1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13,
+	} {
 		old := number < tls.VersionTLS12
 		if m := intercept(t, l.session("1"), of(number, l.client()), l.server(example())); (m.err == nil) == old {
 			t.Errorf("a client with TLS %s: %v", name, m.err)
@@ -836,7 +845,8 @@ func TestOverdue(t *testing.T) {
 					}
 				}
 				go play(test.client, farClient, func(c net.Conn) error { return tls.Client(c, l.client()).Handshake() })
-				go play(test.server, farServer, func(c net.Conn) error { return tls.Server(c, of(tls.VersionTLS12, l.server(example()))).Handshake() })
+				server := of(tls.VersionTLS12, l.server(example()))
+				go play(test.server, farServer, func(c net.Conn) error { return tls.Server(c, server).Handshake() })
 				start := time.Now()
 				_, _, err := s.Intercept(ctx, nearClient, nearServer)
 				if test.want == "" {
