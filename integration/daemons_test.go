@@ -9,17 +9,18 @@ import (
 	"strconv"
 )
 
-// How each server is configured: uploads, appending, renaming and restarting allowed, no TLS, no DNS, and otherwise as it
-// comes.
+// How each server is configured: uploads, appending, renaming and restarting allowed, no DNS, and otherwise as it comes. That
+// means, of TLS: vsftpd and ProFTPD demand that data connections resume the control connection's session, the others do not.
 
-func startVsftpd(s *server, f family) {
-	empty := filepath.Join(s.lab.Dir, "empty")
+func startVsftpd(d door) {
+	empty := filepath.Join(d.lab.Dir, "empty")
 	os.Mkdir(empty, 0o755)
 	listen := "listen=YES\nlisten_ipv6=NO\nlisten_address="
-	if f == v6 {
+	if d.family == v6 {
 		listen = "listen=NO\nlisten_ipv6=YES\nlisten_address6="
 	}
-	s.run(f, unpacked("usr/sbin/vsftpd"), s.write(f, "conf", fmt.Sprintf(`%s%s
+	conf := fmt.Sprintf(`%s%s
+listen_port=%d
 background=NO
 seccomp_sandbox=NO
 isolate_network=NO
@@ -36,15 +37,40 @@ pam_service_name=vsftpd
 log_ftp_protocol=YES
 xferlog_enable=YES
 vsftpd_log_file=%s
-`, listen, s.Addr[f], s.Home, empty, filepath.Join(s.lab.logs(), "vsftpd-"+f.String()+".commands"))))
+`, listen, d.Addr[d.family], ports[d.implicit], d.Home, empty, filepath.Join(d.lab.logs(), d.String()+".commands"))
+	if d.certificate != "" {
+		conf += fmt.Sprintf(`ssl_enable=YES
+implicit_ssl=%s
+force_local_logins_ssl=NO
+force_local_data_ssl=NO
+require_ssl_reuse=YES
+debug_ssl=YES
+rsa_cert_file=%s
+`, map[bool]string{false: "NO", true: "YES"}[d.implicit], d.certificate)
+	}
+	d.run(unpacked("usr/sbin/vsftpd"), d.write("conf", conf))
 }
 
-func startProftpd(s *server, f family) {
-	conf := s.write(f, "conf", fmt.Sprintf(`ServerName ftpalg
+func startProftpd(d door) {
+	conf := ""
+	if d.certificate != "" {
+		conf = fmt.Sprintf(`ModulePath %s
+LoadModule mod_tls.c
+TLSEngine on
+TLSRequired off
+TLSECCertificateFile %s
+TLSECCertificateKeyFile %[2]s
+TLSLog %s
+`, unpacked("usr/lib/proftpd"), d.certificate, filepath.Join(d.lab.logs(), d.String()+".tls"))
+		if d.implicit {
+			conf += "TLSOptions UseImplicitSSL\n"
+		}
+	}
+	conf += fmt.Sprintf(`ServerName ftpalg
 ServerType standalone
 DefaultAddress %s
 SocketBindTight on
-Port 21
+Port %d
 User nobody
 Group nogroup
 DefaultRoot %s
@@ -59,28 +85,40 @@ AllowStoreRestart on
 DelayEngine off
 WtmpLog off
 TransferLog none
-PidFile %[4]s.pid
-ScoreboardFile %[4]s.scoreboard
-SystemLog %[5]s.system
-ExtendedLog %[5]s.commands ALL
-`, s.Addr[f], s.Home, s.write(f, "passwd", s.passwd()),
-		filepath.Join(s.lab.Dir, "proftpd-"+f.String()), filepath.Join(s.lab.logs(), "proftpd-"+f.String())))
-	s.run(f, unpacked("usr/sbin/proftpd"), "--nodaemon", "--config", conf)
+PidFile %[5]s.pid
+ScoreboardFile %[5]s.scoreboard
+SystemLog %[6]s.system
+ExtendedLog %[6]s.commands ALL
+`, d.Addr[d.family], ports[d.implicit], d.Home, d.write("passwd", d.passwd()),
+		filepath.Join(d.lab.Dir, d.String()), filepath.Join(d.lab.logs(), d.String()))
+	d.run(unpacked("usr/sbin/proftpd"), "--nodaemon", "--config", d.write("conf", conf))
 }
 
-func startPureftpd(s *server, f family) {
-	users := s.write(f, "passwd", fmt.Sprintf("%s:%s:%d:%[3]d::%s/./::::::::::::\n", ftpUser, ftpPasswordHash, s.uid, s.Home))
-	database := filepath.Join(s.lab.Dir, "pureftpd-"+f.String()+".pdb")
-	s.lab.Server.must(unpacked("usr/bin/pure-pw"), "mkdb", database, "-f", users)
-	s.run(f, unpacked("usr/sbin/pure-ftpd"), "--bind", s.Addr[f].String()+",21", "--login", "puredb:"+database,
+func startPureftpd(d door) {
+	users := d.write("passwd", fmt.Sprintf("%s:%s:%d:%[3]d::%s/./::::::::::::\n", ftpUser, ftpPasswordHash, d.uid, d.Home))
+	database := filepath.Join(d.lab.Dir, d.String()+".pdb")
+	d.lab.Server.must(unpacked("usr/bin/pure-pw"), "mkdb", database, "-f", users)
+	args := []string{
+		"--bind", d.Addr[d.family].String() + ",21", "--login", "puredb:" + database,
 		"--chrooteveryone", "--noanonymous", "--dontresolve", "--umask", "022:022",
-		"--pidfile", filepath.Join(s.lab.Dir, "pureftpd-"+f.String()+".pid"))
+		"--pidfile", filepath.Join(d.lab.Dir, d.String()+".pid"),
+	}
+	if d.certificate != "" {
+		args = append(args, "--tls", "1", "--certfile", d.certificate)
+	}
+	d.run(unpacked("usr/sbin/pure-ftpd"), args...)
 }
 
-func startPyftpdlib(s *server, f family) {
+func startPyftpdlib(d door) {
 	script, err := filepath.Abs("testdata/server.py")
 	if err != nil {
-		s.lab.t.Fatal(err)
+		d.lab.t.Fatal(err)
 	}
-	s.run(f, "/usr/bin/python3", script, s.Addr[f].String(), s.Home, strconv.Itoa(s.uid), ftpUser, ftpPassword)
+	d.run("/usr/bin/python3", append(append([]string{script}, d.arguments()...), ftpUser, ftpPassword)...)
+}
+
+// arguments are those of the tests' own servers: address, port, directory, user id, and the certificate, if any.
+func (d door) arguments() []string {
+	at := d.addrPort()
+	return []string{at.Addr().String(), strconv.Itoa(int(at.Port())), d.Home, strconv.Itoa(d.uid), d.certificate}
 }

@@ -16,45 +16,63 @@ import (
 	"github.com/spf13/afero"
 )
 
-func startFtpserverlib(s *server, f family) {
-	s.start(f, s.lab.Server.role(context.Background(), "ftpserverlib", s.AddrPort(f).String(), s.Home, strconv.Itoa(s.uid)))
+func startFtpserverlib(d door) {
+	d.start(d.lab.Server.role(context.Background(), "ftpserverlib", d.arguments()...))
 }
 
-// serveFtpserverlib is a role of the test program: an FTP server on ftpserverlib. args are its address, its directory and the
-// user it runs as.
+// serveFtpserverlib is a role of the test program: an FTP server on ftpserverlib. Its arguments are those of door.arguments.
 func serveFtpserverlib(args []string) error {
-	listener, err := net.Listen("tcp", args[0])
+	address, port, home, owner, certificate := args[0], args[1], args[2], args[3], args[4]
+	listener, err := net.Listen("tcp", net.JoinHostPort(address, port))
 	if err != nil {
 		return err
 	}
-	uid, err := strconv.Atoi(args[2])
+	d := &driver{files: afero.NewBasePathFs(afero.NewOsFs(), home)}
+	if certificate != "" {
+		pair, err := tls.LoadX509KeyPair(certificate, certificate)
+		if err != nil {
+			return err
+		}
+		d.tls = &tls.Config{Certificates: []tls.Certificate{pair}}
+	}
+	d.settings = &ftpserver.Settings{
+		Listener:                listener,
+		ActiveTransferPortNon20: true, // it is not root any more
+	}
+	if port == strconv.Itoa(int(ports[true])) {
+		d.settings.Listener = tls.NewListener(listener, d.tls)
+		d.settings.TLSRequired = ftpserver.ImplicitEncryption
+	}
+	uid, err := strconv.Atoi(owner)
 	if err != nil {
 		return err
 	}
 	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(uid), syscall.Setuid(uid)); err != nil {
 		return err
 	}
-	server := ftpserver.NewFtpServer(&driver{listener: listener, files: afero.NewBasePathFs(afero.NewOsFs(), args[1])})
+	server := ftpserver.NewFtpServer(d)
 	server.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	return server.ListenAndServe()
 }
 
 // driver is what ftpserverlib asks for users and their files.
 type driver struct {
-	listener net.Listener
+	settings *ftpserver.Settings
+	tls      *tls.Config // nil: it has no TLS
 	files    afero.Fs
 }
 
-func (d *driver) GetSettings() (*ftpserver.Settings, error) {
-	return &ftpserver.Settings{
-		Listener:                d.listener,
-		ActiveTransferPortNon20: true, // it is not root any more
-	}, nil
+func (d *driver) GetSettings() (*ftpserver.Settings, error) { return d.settings, nil }
+
+func (d *driver) GetTLSConfig() (*tls.Config, error) {
+	if d.tls == nil {
+		return nil, errors.New("no TLS")
+	}
+	return d.tls, nil
 }
 
 func (d *driver) ClientConnected(ftpserver.ClientContext) (string, error) { return "ftpserverlib", nil }
 func (d *driver) ClientDisconnected(ftpserver.ClientContext)              {}
-func (d *driver) GetTLSConfig() (*tls.Config, error)                      { return nil, errors.New("no TLS") }
 
 func (d *driver) AuthUser(_ ftpserver.ClientContext, user, password string) (ftpserver.ClientDriver, error) {
 	if user != ftpUser || password != ftpPassword {

@@ -366,7 +366,7 @@ func TestLoadKilled(t *testing.T) {
 // awaitServer returns when the server greets a client that comes through the gateway.
 func (l *lab) awaitServer(at netip.AddrPort) {
 	l.t.Helper()
-	(&server{Name: "the server", Addr: [2]netip.Addr{at.Addr()}, lab: l}).await(l.t, v4)
+	door{server: &server{Name: "the server", Addr: [2]netip.Addr{at.Addr()}, lab: l}, family: v4}.await(l.t)
 }
 
 // An unending is a client in the middle of a transfer that has no end.

@@ -5,6 +5,7 @@ package integration
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net/netip"
 	"os"
@@ -24,47 +25,102 @@ const (
 	ftpPasswordHash = "$6$ftpalg$wb2kZYDSG2YkEBhz31joXEVasIzg5lb.qCFP4FOfLa9cgupfuoQ.7pkTO6dX3RV5UhiL2Ce6Yka9KDO8xfrnr1"
 )
 
-// A server is one FTP server program at work in a lab, on port 21 of an address of its own in each family. Each family is
-// served by its own process; both serve the same directory.
+// A server is one FTP server program at work in a lab, at an address of its own in each family. All its doors lead to the
+// same directory.
 type server struct {
 	Name string
 	Home string // where ftpUser arrives
 	Addr [2]netip.Addr
 
-	missing string // what it lacks to be started
-	uid     int    // the owner of the files
-	lab     *lab
+	missing     string // what it lacks to be started
+	uid         int    // the owner of the files
+	lab         *lab
+	root        *authority // has signed the certificate; nil: it has no TLS
+	certificate string     // the file of certificate and key
 }
 
-// AddrPort is where the server listens.
-func (s *server) AddrPort(f family) netip.AddrPort { return netip.AddrPortFrom(s.Addr[f], 21) }
+// AddrPort is where the server listens for clients that begin in the clear.
+func (s *server) AddrPort(f family) netip.AddrPort { return door{server: s, family: f}.addrPort() }
+
+// A door is where a server takes connections, in a process of its own: port 21 of an address, or port 990, where TLS is
+// implicit.
+type door struct {
+	*server
+	family   family
+	implicit bool
+}
+
+// ports are those of doors without implicit TLS and with it.
+var ports = map[bool]uint16{false: 21, true: 990}
+
+func (d door) addrPort() netip.AddrPort {
+	return netip.AddrPortFrom(d.Addr[d.family], ports[d.implicit])
+}
+
+// String names the door in names of files.
+func (d door) String() string {
+	if d.implicit {
+		return d.Name + "-" + d.family.String() + "-implicit"
+	}
+	return d.Name + "-" + d.family.String()
+}
 
 // A serverKind knows how to start one server program.
 type serverKind struct {
 	name    string
 	program string
-	start   func(s *server, f family)
+	start   func(door)
+
+	forTLS   string // a file that it needs for TLS besides, if any
+	implicit bool   // whether it can do implicit TLS
+	rsa      bool   // its certificate has an RSA key; otherwise ECDSA
 }
 
 var serverKinds = []serverKind{
-	{"vsftpd", unpacked("usr/sbin/vsftpd"), startVsftpd},
-	{"proftpd", unpacked("usr/sbin/proftpd"), startProftpd},
-	{"pureftpd", unpacked("usr/sbin/pure-ftpd"), startPureftpd},
-	{"pyftpdlib", "/usr/lib/python3/dist-packages/pyftpdlib/__init__.py", startPyftpdlib},
-	{"ftpserverlib", os.Args[0], startFtpserverlib},
+	{
+		name: "vsftpd", program: unpacked("usr/sbin/vsftpd"), start: startVsftpd,
+		implicit: true, rsa: true,
+	},
+	{
+		name: "proftpd", program: unpacked("usr/sbin/proftpd"), start: startProftpd,
+		forTLS: unpacked("usr/lib/proftpd/mod_tls.so"), implicit: true,
+	},
+	{name: "pureftpd", program: unpacked("usr/sbin/pure-ftpd"), start: startPureftpd},
+	{
+		name: "pyftpdlib", program: "/usr/lib/python3/dist-packages/pyftpdlib/__init__.py", start: startPyftpdlib,
+		forTLS: "/usr/lib/python3/dist-packages/OpenSSL/__init__.py", implicit: true, rsa: true,
+	},
+	{name: "ftpserverlib", program: os.Args[0], start: startFtpserverlib, implicit: true},
 }
 
 // startServers starts all servers there are in the lab's server namespace, and returns when they answer. The others are in
 // the list too, for runMatrix to skip.
 func startServers(t *testing.T, l *lab) []*server {
 	t.Helper()
+	return startServersWith(t, l, nil)
+}
+
+// startTLSServers is startServers with certificates that an authority signs. On port 21 clients may use TLS, and need not;
+// on port 990 it is implicit, where the server can do that.
+func startTLSServers(t *testing.T, l *lab, root *authority) []*server {
+	t.Helper()
+	return startServersWith(t, l, root)
+}
+
+func startServersWith(t *testing.T, l *lab, root *authority) []*server {
+	t.Helper()
 	l.Server.addUsers()
 	var servers []*server
+	var doors []door
 	for i, kind := range serverKinds {
-		s := &server{Name: kind.name, Home: filepath.Join(l.Dir, kind.name), uid: firstUID + i, lab: l}
+		s := &server{Name: kind.name, Home: filepath.Join(l.Dir, kind.name), uid: firstUID + i, lab: l, root: root}
 		servers = append(servers, s)
-		if _, err := os.Stat(kind.program); err != nil {
-			s.missing = kind.name + " (see install.sh)"
+		_, err := os.Stat(kind.program)
+		if err == nil && root != nil && kind.forTLS != "" {
+			_, err = os.Stat(kind.forTLS)
+		}
+		if err != nil {
+			s.missing = fmt.Sprintf("%s (see install.sh): %v", kind.name, err)
 			continue
 		}
 		if err := os.Mkdir(s.Home, 0o755); err != nil {
@@ -78,15 +134,23 @@ func startServers(t *testing.T, l *lab) []*server {
 			l.Server.AddAddress("eth0", netip.PrefixFrom(s.Addr[f], address.Bits()))
 			s.useOwnAddress(family(f), i)
 		}
-		kind.start(s, v4)
-		kind.start(s, v6)
-	}
-	for _, s := range servers {
+		if root != nil {
+			s.certificate = root.issue(s.Name, kind.rsa, s.Addr[:]...)
+		}
 		for _, f := range families {
-			if s.missing == "" {
-				s.await(t, f)
+			doors = append(doors, door{server: s, family: f})
+			if root != nil && kind.implicit {
+				doors = append(doors, door{server: s, family: f, implicit: true})
 			}
 		}
+		for _, d := range doors {
+			if d.server == s {
+				kind.start(d)
+			}
+		}
+	}
+	for _, d := range doors {
+		d.await(t)
 	}
 	return servers
 }
@@ -114,47 +178,48 @@ func (s *server) useOwnAddress(f family, i int) {
 }
 
 // await returns when the server has greeted a client.
-func (s *server) await(t *testing.T, f family) {
+func (d door) await(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	for {
-		greeting, err := s.greeting(ctx, f)
+		greeting, err := d.greeting(ctx)
 		if strings.HasPrefix(greeting, "220") {
 			return
 		}
 		if ctx.Err() != nil {
-			t.Fatalf("%s does not answer over %s: %q, %v", s.Name, f, greeting, err)
+			t.Fatalf("%s does not answer: %q, %v", d, greeting, err)
 		}
 		time.Sleep(10 * time.Millisecond) // between two attempts
 	}
 }
 
-func (s *server) greeting(ctx context.Context, f family) (string, error) {
-	conn, err := s.lab.Client.Dial(ctx, s.AddrPort(f))
+func (d door) greeting(ctx context.Context) (string, error) {
+	conn, err := d.lab.Client.Dial(ctx, d.addrPort())
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
 	deadline, _ := ctx.Deadline()
 	conn.SetDeadline(deadline)
+	if d.implicit {
+		conn = tls.Client(conn, &tls.Config{RootCAs: d.root.roots(), ServerName: d.Addr[d.family].String()})
+	}
 	return bufio.NewReader(conn).ReadString('\n')
 }
 
-// run starts a program of the server for one family.
-func (s *server) run(f family, program string, args ...string) {
-	s.start(f, s.lab.Server.Command(context.Background(), program, args...))
+// run starts the door's program.
+func (d door) run(program string, args ...string) {
+	d.start(d.lab.Server.Command(context.Background(), program, args...))
 }
 
-func (s *server) start(f family, command *exec.Cmd) {
-	s.lab.Server.Start(s.Name+"-"+f.String(), command)
-}
+func (d door) start(command *exec.Cmd) { d.lab.Server.Start(d.String(), command) }
 
-// write writes a file of the server's configuration for one family and returns its path.
-func (s *server) write(f family, name, text string) string {
-	path := filepath.Join(s.lab.Dir, fmt.Sprintf("%s-%s.%s", s.Name, f, name))
+// write writes a file of the door's configuration and returns its path.
+func (d door) write(name, text string) string {
+	path := filepath.Join(d.lab.Dir, fmt.Sprintf("%s.%s", d, name))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		s.lab.t.Fatal(err)
+		d.lab.t.Fatal(err)
 	}
 	return path
 }

@@ -1,4 +1,5 @@
-# An FTP server on pyftpdlib: server.py ADDRESS HOME UID USER PASSWORD
+# An FTP server on pyftpdlib: server.py ADDRESS PORT HOME UID CERTIFICATE USER PASSWORD
+# The certificate's file has its key, too. If it is empty there is no TLS; on port 990 TLS is implicit.
 import logging
 import os
 import sys
@@ -7,22 +8,41 @@ from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.servers import MultiprocessFTPServer
 
-address, home, uid, user, password = sys.argv[1:]
+address, port, home, uid, certificate, user, password = sys.argv[1:]
 logging.basicConfig(level=logging.DEBUG)
 
 authorizer = DummyAuthorizer()
 authorizer.add_user(user, password, home, perm="elradfmwMT")
 
+if not certificate:
 
-class Handler(FTPHandler):
-    pass
+    class Handler(FTPHandler):
+        pass
+
+else:
+    from pyftpdlib.handlers import TLS_FTPHandler
+
+    class Handler(TLS_FTPHandler):
+        certfile = certificate
+
+        def handle(self):
+            if port == "990":
+                self.secure_connection(self.ssl_context)
+            else:
+                super().handle()
+
+        def handle_ssl_established(self):
+            if port == "990":
+                super().handle()  # the greeting
+
+    Handler.get_ssl_context()  # while it may read the key
 
 
 Handler.authorizer = authorizer
 Handler.unicode_errors = "surrogateescape"  # names are bytes, UTF-8 or not
 
 # One process loses events when several sessions close and open connections at once.
-server = MultiprocessFTPServer((address, 21), Handler)
+server = MultiprocessFTPServer((address, int(port)), Handler)
 os.setgroups([])
 os.setgid(int(uid))
 os.setuid(int(uid))
