@@ -59,9 +59,11 @@ type Verify int
 
 // The ways of looking at servers' certificates.
 const (
-	Strict      Verify = iota // it is refused
-	UntrustedCA               // the client sees a likeness under an authority that nobody trusts, and decides; Strict where it has seen a certificate already, or sees none
-	Off                       // nobody looks; a likeness of it is under the untrusted authority all the same
+	Strict Verify = iota // it is refused
+	// UntrustedCA: the client sees a likeness under an authority that nobody trusts, and decides. Where it has seen a certificate
+	// already, or sees none, this is Strict.
+	UntrustedCA
+	Off // nobody looks; a likeness of it is under the untrusted authority all the same
 )
 
 // ServerOptions are how one server is to be met.
