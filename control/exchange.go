@@ -142,33 +142,58 @@ func (s *Session) cleared() error {
 
 // reply awaits the server's next reply.
 func (s *Session) reply() (wire.Reply, error) {
-	by := time.Now().Add(s.Timeouts.Reply)
-	for waiting := true; waiting; {
+	reply, ok, err := s.replyWithin(s.Timeouts.Reply)
+	if err == nil && !ok {
+		err = ending("The server does not answer", errors.New("server: no reply in time"))
+	}
+	return reply, err
+}
+
+// replyWithin awaits the server's next reply for some time. It is not ok if there is none.
+func (s *Session) replyWithin(d time.Duration) (reply wire.Reply, ok bool, err error) {
+	by := time.Now().Add(d)
+	for {
 		switch s.await(wait{server: true, drain: true, by: s.earlier(by)}) {
 		case serverSpoke:
-			waiting = false
+			if s.server.err != nil {
+				return wire.Reply{}, false, serverErr(s.server.err)
+			}
+			return s.server.reply, true, nil
 		case clockExpired:
 			if time.Now().Before(by) {
-				return wire.Reply{}, errDraining
+				return wire.Reply{}, false, errDraining
 			}
-			return wire.Reply{}, ending("The server does not answer", errors.New("server: no reply in time"))
+			return wire.Reply{}, false, nil
 		}
 	}
-	if s.server.err != nil {
-		return wire.Reply{}, serverErr(s.server.err)
-	}
-	return s.server.reply, nil
 }
 
 // settleDebts awaits the final replies that the server still owes to transfers whose client has had its answer from us, so
-// that none of them is taken for the answer to what comes next (reply desynchronisation).
+// that none of them is taken for the answer to what comes next (reply desynchronisation). A server that keeps them to
+// itself (Pure-FTPd, when a data connection with TLS 1.3 is reset) is told NOOP: what comes before the answer to that is
+// what it owed, and what has not come by then will not come.
 func (s *Session) settleDebts() error {
+	asked := false
 	for s.owed > 0 {
-		reply, err := s.reply()
-		if err != nil {
-			return err
+		wait := courtesy
+		if asked {
+			wait = s.Timeouts.Reply
 		}
-		if !reply.Preliminary() {
+		reply, ok, err := s.replyWithin(wait)
+		switch {
+		case err != nil:
+			return err
+		case !ok && asked:
+			return ending("The server does not answer", errors.New("server: no reply in time"))
+		case !ok:
+			asked = true
+			if err := s.tell(wire.NewCommand("NOOP", "")); err != nil {
+				return err
+			}
+			s.owed++
+		case asked && reply.Code == 200:
+			s.owed = 0
+		case !reply.Preliminary():
 			s.owed--
 		}
 	}

@@ -550,6 +550,10 @@ func (m *match) judgeServer() {
 		switch c.Verb {
 		case "PASV", "EPSV", "PORT", "EPRT":
 			continue // ours as often as not
+		case "NOOP":
+			if len(said) == 0 || said[0].Verb != "NOOP" {
+				continue // ours, to hear of what is owed
+			}
 		case "OPTS", "HOST", "CLNT", "CSID", "LANG":
 			if m.session.Explicit {
 				continue // promised to the client, and told to each server that it names
