@@ -106,7 +106,7 @@ var meanings = []meaning{
 			"their own: with untrusted-ca a gateway's is under the untrusted authority then, and an explicit proxy, which " +
 			"has shown its own already, refuses."},
 	{key: "destinations[].tls.pins", byDefault: "none",
-		text: "Certificates of which a server must have one, and then needs no authority: each sha256: and the 64 hexadecimal " +
+		text: "Certificates of which a server must have one, whatever verify says, and then needs no authority: each sha256: and the 64 hexadecimal " +
 			"digits of the SHA-256 of the certificate or of its public key (SubjectPublicKeyInfo)."},
 	{key: "destinations[].tls.client_cert",
 		text: "PEM file of a certificate for servers that ask for one."},

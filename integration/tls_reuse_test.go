@@ -49,7 +49,7 @@ func TestTLSReuse(t *testing.T) {
 				file := fmt.Sprintf("reuse-%d.bin", version)
 				defer os.Remove(filepath.Join(s.Home, file))
 				want := crowdContent(int(version), 3<<20)
-				for i := range 12 {
+				for i := range 8 {
 					k.upload("STOR "+file, want, "226")
 					if got := readAll(filepath.Join(s.Home, file)); !bytes.Equal(got, want) {
 						t.Fatalf("upload %d: %d of %d bytes are stored", i, len(got), len(want))

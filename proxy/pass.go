@@ -25,6 +25,7 @@ import (
 
 // allowances are those of all sessions, since several clients may use one server's ports at once.
 type allowances struct {
+	log   *slog.Logger
 	mu    sync.Mutex
 	ports map[netip.AddrPort]*allowedPort
 }
@@ -55,7 +56,11 @@ func (p *Proxy) pass(ctx context.Context, n *network, log *slog.Logger, heard bo
 	var ports config.PortRange
 	if n.rule >= 0 {
 		ports = n.cfg.Destinations[n.rule].TLS.Pass
-		if len(n.cfg.Destinations[n.rule].TLS.Pins) > 0 && !heard && n.listener.TLS != config.TLSPass {
+		if len(n.cfg.Destinations[n.rule].TLS.Pins) > 0 && !heard {
+			if n.listener.TLS == config.TLSPass {
+				return nil, &control.Refusal{Code: 534, Text: "TLS is not allowed here: this server's certificate would have to be looked at",
+					Rule: "tls", Err: errors.New("tls: pass looks at no certificate, and the rule has pins: use tls: inspect")}
+			}
 			return nil, nil // the server's certificate will tell
 		}
 	}
@@ -169,7 +174,10 @@ func (s *allowances) accept(at netip.AddrPort, l *allowedPort) {
 		}
 		s.mu.Unlock()
 		if a == nil {
-			c.Close() // a stranger: data sockets end in a reset from birth
+			// Nobody knows which session's data it was after.
+			s.log.Warn("refused a data connection from a stranger to a port that others are allowed",
+				"from", dataconn.AddrPort(c.RemoteAddr()), "to", at)
+			c.Close() // data sockets end in a reset from birth
 			continue
 		}
 		go a.carry(c, at.Port())

@@ -41,7 +41,8 @@ type Proxy struct {
 // New opens the listeners of a configuration and begins to serve them. The error names each listener that cannot be
 // opened and what would help; then none is. End with Drain or Close.
 func New(cfg *config.Config, log *slog.Logger) (*Proxy, error) {
-	p := &Proxy{log: log, resolver: net.DefaultResolver, listeners: map[address]*listener{}, conns: map[net.Conn]struct{}{}}
+	p := &Proxy{log: log, resolver: net.DefaultResolver, listeners: map[address]*listener{}, conns: map[net.Conn]struct{}{},
+		allowances: allowances{log: log}}
 	p.ctx, p.drain = context.WithCancel(context.Background())
 	p.alive, p.cut = context.WithCancel(context.Background())
 	if err := p.Reload(cfg); err != nil {

@@ -401,6 +401,13 @@ func (s *Session) ClientData(ctx context.Context, client net.Conn, resume bool) 
 	var alpn error
 	hello := func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		config := s.forClient.Clone()
+		config.WrapSession = func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
+			if cs.DidResume {
+				return s.forClient.WrapSession(cs, ss)
+			}
+			// Without our mark: whoever came without a ticket of this session, and may be a thief, would else have one now.
+			return s.of.tickets.EncryptTicket(cs, ss)
+		}
 		for _, p := range []string{protocolData, protocolControl} {
 			if slices.Contains(h.SupportedProtos, p) {
 				config.NextProtos = []string{p}
@@ -523,8 +530,8 @@ func (s *Session) verify(cs tls.ConnectionState, name string) error {
 	}
 	s.ticket.expires(leaf.NotAfter)
 	s.verified, s.verdict = s.judge(cs.PeerCertificates, name)
-	if s.verdict != nil && s.server.Verify == Strict {
-		return s.verdict
+	if v, failed := s.verdict.(*VerifyError); failed && (s.server.Verify == Strict || v.Check == "pin") {
+		return s.verdict // whoever names a certificate wants no other
 	}
 	return nil
 }

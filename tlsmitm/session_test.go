@@ -488,7 +488,7 @@ func TestVerify(t *testing.T) {
 				if verify == Off && len(options.Pins) == 0 {
 					verified, check = "off", ""
 				}
-				if check != "" && verify == Strict {
+				if check != "" && (verify == Strict || check == "pin") {
 					var side *SideError
 					var failed *VerifyError
 					if !errors.As(m.err, &side) || side.Side != "server" || !errors.As(m.err, &failed) || failed.Check != check ||
