@@ -18,6 +18,11 @@ import (
 // runWget downloads everything with one command, and uses others for what has to have its own options.
 func runWget(ctx context.Context, j *job) ([]byte, error) {
 	var said bytes.Buffer
+	scheme := "ftp"
+	if j.tls != nil {
+		scheme = "ftps" // explicit TLS, too
+	}
+	url := func(name string) string { return scheme + "://" + j.addr.String() + j.path(name) }
 	wget := func(urls *strings.Reader, args ...string) error {
 		command := j.command(ctx, "wget", append([]string{
 			"--no-config", "--debug", "--no-glob", "--tries=1", "--timeout=60", "--restrict-file-names=nocontrol",
@@ -25,6 +30,18 @@ func runWget(ctx context.Context, j *job) ([]byte, error) {
 		}, args...)...)
 		if j.active() {
 			command.Args = append(command.Args, "--no-passive-ftp")
+		}
+		if j.tls != nil {
+			command.Args = append(command.Args, "--ca-certificate="+j.tls.CA)
+			if j.tls.Implicit {
+				command.Args = append(command.Args, "--ftps-implicit")
+			}
+			if j.tls.Clear {
+				command.Args = append(command.Args, "--ftps-clear-data-connection")
+			}
+			if j.tls.Max == "1.2" {
+				command.Args = append(command.Args, "--ciphers=NORMAL:-VERS-TLS1.3")
+			}
 		}
 		if urls != nil {
 			command.Stdin = urls
@@ -39,12 +56,12 @@ func runWget(ctx context.Context, j *job) ([]byte, error) {
 	for _, s := range j.steps {
 		switch s.op {
 		case "get": // below
-			fmt.Fprintln(&urls, j.url(s.remote))
+			fmt.Fprintln(&urls, url(s.remote))
 		case "reget":
-			failed = append(failed, wget(nil, "--continue", "--output-document="+s.local, j.url(s.remote)))
+			failed = append(failed, wget(nil, "--continue", "--output-document="+s.local, url(s.remote)))
 		case "list":
 			failed = append(failed,
-				wget(nil, "--no-remove-listing", "--output-document=index.html", j.url("")),
+				wget(nil, "--no-remove-listing", "--output-document=index.html", url("")),
 				os.Rename(filepath.Join(j.scratch, ".listing"), s.local))
 		default:
 			unknown("wget", s)

@@ -14,22 +14,23 @@ import (
 
 // A client is an FTP client program, and how to make it work through a job.
 type client struct {
-	name  string
-	needs []string // programs
+	name   string
+	needs  []string // programs
+	forTLS string   // a file that it needs for TLS besides, if any
 
 	// run does a job, in as few sessions as the client can, and returns its own account of them, commands included.
 	run func(ctx context.Context, j *job) (said []byte, err error)
 }
 
 var clients = []client{
-	{"curl", []string{"curl"}, runCurl},
-	{"lftp", []string{"lftp"}, runLftp},
-	{"tnftp", []string{"tnftp"}, runTnftp},
-	{"wget", []string{"wget"}, runWget},
-	{"ncftp", []string{"ncftp", "ncftpput", "ncftpls"}, runNcftp},
-	{"ftplib", []string{"/usr/bin/python3"}, runFtplib},
-	{"netftp", []string{"perl"}, runNetFTP},
-	{"jlaffaye", nil, runJlaffayeRole},
+	{name: "curl", needs: []string{"curl"}, run: runCurl},
+	{name: "lftp", needs: []string{"lftp"}, run: runLftp},
+	{name: "tnftp", needs: []string{"tnftp"}, run: runTnftp},
+	{name: "wget", needs: []string{"wget"}, run: runWget},
+	{name: "ncftp", needs: []string{"ncftp", "ncftpput", "ncftpls"}, run: runNcftp},
+	{name: "ftplib", needs: []string{"/usr/bin/python3"}, run: runFtplib},
+	{name: "netftp", needs: []string{"perl"}, forTLS: "/usr/share/perl5/IO/Socket/SSL.pm", run: runNetFTP},
+	{name: "jlaffaye", run: runJlaffayeRole},
 }
 
 // active says whether the server is to connect to the client.
@@ -49,13 +50,26 @@ func (j *job) at(command *exec.Cmd) *exec.Cmd {
 	return command
 }
 
-// urlOfUser is the URL of where the user arrives. A user name may have a colon in it, if it is an explicit proxy's.
-func (j *job) urlOfUser() string {
-	return "ftp://" + escape(j.user) + ":" + escape(j.password) + "@" + j.addr.String()
+// scheme is that of URLs, to clients that take ftp to be explicit TLS, too.
+func (j *job) scheme() string {
+	if j.tls != nil && j.tls.Implicit {
+		return "ftps"
+	}
+	return "ftp"
 }
 
-// url is the URL of something in the job's directory, without the user.
-func (j *job) url(name string) string { return "ftp://" + j.addr.String() + j.path(name) }
+// host is what clients connect to.
+func (j *job) host() string {
+	if j.name != "" {
+		return fmt.Sprintf("%s:%d", j.name, j.addr.Port())
+	}
+	return j.addr.String()
+}
+
+// urlOfUser is the URL of where the user arrives. A user name may have a colon in it, if it is an explicit proxy's.
+func (j *job) urlOfUser() string {
+	return j.scheme() + "://" + escape(j.user) + ":" + escape(j.password) + "@" + j.host()
+}
 
 // path is the path of something in the job's directory, as it is in URLs.
 func (j *job) path(name string) string { return "/" + escape(j.dir) + "/" + escape(name) }
@@ -102,6 +116,20 @@ func runCurl(ctx context.Context, j *job) ([]byte, error) {
 		flag("show-error")
 		if j.active() {
 			set("ftp-port", "-")
+		}
+		if j.name != "" {
+			set("resolve", fmt.Sprintf("%s:%d:%s", j.name, j.addr.Port(), j.addr.Addr()))
+		}
+		if j.tls != nil {
+			set("cacert", j.tls.CA)
+			if j.tls.Clear {
+				flag("ftp-ssl-control")
+			} else {
+				flag("ssl-reqd")
+			}
+			if j.tls.Max != "" {
+				set("tls-max", j.tls.Max)
+			}
 		}
 		if !j.extended() {
 			flag("disable-epsv")
@@ -160,14 +188,26 @@ func quoted(s string) string {
 // runLftp has lftp run a script, in one session.
 func runLftp(ctx context.Context, j *job) ([]byte, error) {
 	var head strings.Builder
-	for _, setting := range []string{
+	settings := []string{
 		"cmd:fail-exit yes", "net:max-retries 1", "net:timeout 60", "xfer:clobber yes", "xfer:log no",
-		"ftp:ssl-allow no", "ftp:use-mlsd no",
+		"ftp:use-mlsd no",
 		fmt.Sprintf("ftp:passive-mode %t", !j.active()), fmt.Sprintf("ftp:prefer-epsv %t", j.extended()),
-	} {
+	}
+	if j.tls == nil {
+		settings = append(settings, "ftp:ssl-allow no")
+	} else {
+		settings = append(settings,
+			"ftp:ssl-allow yes", "ftp:ssl-force yes", "ssl:verify-certificate yes", "ssl:ca-file "+j.tls.CA,
+			fmt.Sprintf("ftp:ssl-protect-data %t", !j.tls.Clear), fmt.Sprintf("ftp:ssl-protect-list %t", !j.tls.Clear))
+		if j.tls.Max == "1.2" {
+			settings = append(settings, "ssl:priority NORMAL:-VERS-TLS1.3")
+		}
+	}
+	for _, setting := range settings {
 		fmt.Fprintln(&head, "set", setting)
 	}
-	fmt.Fprintf(&head, "debug 9\nopen -u %s,%s ftp://%s\ncd %s\n", quoted(j.user), quoted(j.password), j.addr, quoted(j.dir))
+	fmt.Fprintf(&head, "debug 9\nopen -u %s,%s %s://%s\ncd %s\n",
+		quoted(j.user), quoted(j.password), j.scheme(), j.addr, quoted(j.dir))
 	steps := j.script(func(s step) string {
 		remote, local := quoted(s.remote), quoted(s.local)
 		switch s.op {
@@ -253,9 +293,17 @@ func (j *job) generics(command *exec.Cmd) ([]byte, error) {
 	return command.CombinedOutput()
 }
 
-// arguments are those of the tests' own scripts and roles.
+// arguments are those of the tests' own scripts and roles: those of TLS only if there is to be any.
 func (j *job) arguments() []string {
-	return []string{j.addr.Addr().String(), fmt.Sprint(j.addr.Port()), j.user, j.password, j.verb, j.dir}
+	args := []string{j.addr.Addr().String(), fmt.Sprint(j.addr.Port()), j.user, j.password, j.verb, j.dir}
+	if j.tls != nil {
+		how := "explicit"
+		if j.tls.Implicit {
+			how = "implicit"
+		}
+		args = append(args, how, j.tls.level(), j.tls.Max, j.tls.CA)
+	}
+	return args
 }
 
 func runFtplib(ctx context.Context, j *job) ([]byte, error) {

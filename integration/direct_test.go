@@ -16,7 +16,7 @@ import (
 // TestDirect has nothing but a router between clients and servers. So it proves the lab, and limits.
 func TestDirect(t *testing.T) {
 	l := newLab(t)
-	runMatrix(t, l, startServers(t, l), target{Name: "direct"})
+	runMatrix(t, l, startServers(t, l), target{Name: "direct", Direct: true})
 }
 
 // TestActiveSource has every server open a data connection. It must come from the address that the client has connected to,

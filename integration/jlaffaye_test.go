@@ -5,6 +5,8 @@ package integration
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -22,13 +24,14 @@ import (
 type goClient struct {
 	conn    *ftp.ServerConn
 	options []ftp.DialOption
-	args    []string // of job.arguments
+	tls     *tls.Config // nil: none
+	args    []string    // of job.arguments
 }
 
 // runJlaffaye is a role of the test program: its arguments are those of job.arguments, the steps come on standard input.
 func runJlaffaye(args []string) error {
-	if len(args) != 6 {
-		return errors.New("usage: HOST PORT USER PASSWORD VERB DIRECTORY")
+	if len(args) != 6 && len(args) != 10 {
+		return errors.New("usage: HOST PORT USER PASSWORD VERB DIRECTORY [explicit|implicit P MAX CA]")
 	}
 	c := &goClient{args: args, options: []ftp.DialOption{
 		ftp.DialWithContext(context.Background()),
@@ -36,6 +39,11 @@ func runJlaffaye(args []string) error {
 		ftp.DialWithDebugOutput(os.Stderr),
 		ftp.DialWithDisabledEPSV(args[4] == "PASV"),
 	}}
+	if len(args) > 6 {
+		if err := c.secure(args[0], args[8], args[9]); err != nil {
+			return err
+		}
+	}
 	var err error
 	if c.conn, err = c.login(ftp.DialWithDisabledMLSD(true)); err != nil {
 		return err
@@ -58,8 +66,33 @@ func runJlaffaye(args []string) error {
 	return errors.Join(lines.Err(), c.conn.Quit())
 }
 
+// secure makes sessions use TLS.
+func (c *goClient) secure(host, highest, ca string) error {
+	text, err := os.ReadFile(ca)
+	if err != nil {
+		return err
+	}
+	c.tls = &tls.Config{RootCAs: x509.NewCertPool(), ServerName: host}
+	if !c.tls.RootCAs.AppendCertsFromPEM(text) {
+		return fmt.Errorf("no certificate in %s", ca)
+	}
+	if highest == "1.2" {
+		c.tls.MaxVersion = tls.VersionTLS12
+	}
+	return nil
+}
+
 // login starts a session in the job's directory.
 func (c *goClient) login(more ...ftp.DialOption) (*ftp.ServerConn, error) {
+	if c.tls != nil {
+		config := c.tls.Clone()
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(0) // data connections resume their own session's
+		if c.args[6] == "implicit" {
+			more = append(more, ftp.DialWithTLS(config))
+		} else {
+			more = append(more, ftp.DialWithExplicitTLS(config))
+		}
+	}
 	conn, err := ftp.Dial(net.JoinHostPort(c.args[0], c.args[1]), append(more, c.options...)...)
 	if err != nil {
 		return nil, err

@@ -13,7 +13,8 @@ type limit struct {
 	clients, servers names
 	verbs            names
 	family           string
-	features         []feature // empty: they do not work together at all
+	via              func(target) bool // nil: on all ways
+	features         []feature         // empty: they do not work together at all
 	why              string
 }
 
@@ -21,6 +22,9 @@ type names []string
 
 // include says whether a name is meant: none means all.
 func (n names) include(name string) bool { return n == nil || slices.Contains(n, name) }
+
+// uploads are features that take uploading.
+var uploads = []feature{canUpload, canReupload, canAppend, canRename, canRemove, canMkdir}
 
 // limits are all that the matrix leaves out.
 var limits = []limit{
@@ -49,8 +53,16 @@ var limits = []limit{
 	{
 		clients:  names{"lftp"},
 		servers:  names{"vsftpd", "pureftpd", "pyftpdlib", "ftpserverlib"},
+		via:      either(plain, implicit),
 		features: []feature{canIAC},
 		why:      "the client doubles 0xFF, the server does not expect it",
+	},
+	{
+		clients:  names{"lftp"},
+		servers:  names{"proftpd"},
+		via:      explicit,
+		features: []feature{canIAC},
+		why:      "after AUTH TLS the client does not double 0xFF, the server expects it",
 	},
 
 	{clients: names{"curl"}, features: []feature{canReupload}, why: "it resumes uploads with APPE"},
@@ -60,6 +72,14 @@ var limits = []limit{
 	{clients: names{"lftp"}, features: []feature{canAppend}, why: "it has no command for APPE"},
 	{clients: names{"lftp"}, features: []feature{canAbort, canHangUp}, why: "an interrupted transfer ends the session"},
 	{clients: names{"lftp"}, verbs: names{"EPSV", "PORT", "EPRT"}, features: []feature{canMirror}, why: "once is enough"},
+	{
+		clients:  names{"lftp"},
+		servers:  names{"proftpd", "pureftpd", "pyftpdlib", "ftpserverlib"},
+		via:      secured,
+		features: []feature{canMirror},
+		why:      "hundreds of handshakes take long, and once is enough",
+	},
+	{clients: names{"lftp"}, via: either(implicit, bare, older), features: []feature{canMirror}, why: "the same"},
 
 	{clients: names{"tnftp"}, features: []feature{canMlsd}, why: "it writes it nowhere but on the terminal"},
 	{clients: names{"tnftp"}, features: []feature{canAbort, canHangUp, canMirror}, why: "not without a terminal"},
@@ -89,12 +109,59 @@ var limits = []limit{
 	{clients: names{"jlaffaye"}, verbs: names{"PORT", "EPRT"}, why: "it is passive only"},
 	{clients: names{"jlaffaye"}, features: []feature{canAbort}, why: "it hangs up instead"},
 	{clients: names{"jlaffaye"}, features: []feature{canMirror}, why: "it would be no other than lftp's"},
+
+	{clients: names{"tnftp", "ncftp"}, via: secured, why: "it has no TLS"},
+	{servers: names{"pureftpd"}, via: implicit, why: "Debian's is built without it"},
+	{servers: names{"ftpserverlib"}, via: all(implicit, bare), why: "where TLS is implicit it protects data whatever PROT says"},
+	{clients: names{"curl"}, verbs: names{"PORT", "EPRT"}, via: protected, why: "it does not shake hands where it is called"},
+	{clients: names{"jlaffaye"}, via: bare, why: "it always says PROT P"},
+	{
+		clients:  names{"netftp"},
+		via:      secured,
+		features: []feature{canAbort},
+		why:      "it says IAC IP in the clear, in the midst of TLS",
+	},
+	{
+		servers:  names{"proftpd"},
+		via:      protected,
+		features: []feature{canHangUp},
+		why:      "its session dies, at times, of a reset on a data connection with TLS",
+	},
+
+	// Where no gateway comes between the two ends' TLS.
+	{
+		clients: names{"ftplib", "netftp"},
+		servers: names{"vsftpd", "proftpd"},
+		via:     all(protected, direct),
+		why:     "the server demands that data connections resume the control connection's session, and the client does not",
+	},
+	{
+		clients: names{"wget"},
+		servers: names{"vsftpd", "proftpd"},
+		via:     all(protected, newest, direct),
+		why:     "the same: the client does not wait for the ticket, which comes after the handshake in TLS 1.3",
+	},
+	{
+		clients: names{"curl", "lftp"},
+		servers: names{"pyftpdlib"},
+		via:     all(protected, direct),
+		why:     "the client begins TLS before the server knows what to transfer, and that takes it for a broken connection",
+	},
+	{
+		clients:  names{"curl", "lftp", "netftp", "jlaffaye"},
+		servers:  names{"vsftpd", "proftpd", "pyftpdlib", "ftpserverlib"},
+		via:      all(protected, newest, direct),
+		features: uploads,
+		why: "the client leaves the tickets of an upload's connection unread: it resets the connection when it closes it, which " +
+			"takes the file's end along, or has no good ticket for the next one",
+	},
 }
 
-// A pairing is a client and a server, and the way in which they make data connections.
+// A pairing is a client and a server, the way in which they make data connections, and what is between them.
 type pairing struct {
 	client, server, verb string
 	family               family
+	via                  target
 }
 
 // can says whether there is a limit.
@@ -102,6 +169,7 @@ func (p pairing) can(f feature) bool {
 	return !slices.ContainsFunc(limits, func(l limit) bool {
 		return l.clients.include(p.client) && l.servers.include(p.server) && l.verbs.include(p.verb) &&
 			(l.family == "" || l.family == p.family.String()) &&
+			(l.via == nil || l.via(p.via)) &&
 			(l.features == nil || slices.Contains(l.features, f))
 	})
 }

@@ -30,12 +30,24 @@ type target struct {
 
 	// Clients are those that take part. nil means all.
 	Clients names
+
+	// Families and Verbs are those that take part. nil means all.
+	Families []family
+	Verbs    names
+
+	// TLS is how sessions are protected. nil means not at all.
+	TLS *protection
+
+	// Direct says that there is no gateway: client and server must know each other's TLS.
+	Direct bool
 }
 
 // A job is one session of a client with a server.
 type job struct {
 	in             *namespace
 	addr           netip.AddrPort // to connect to
+	name           string         // what the client calls that address, if not empty
+	tls            *protection
 	user, password string
 	verb           string // PORT, PASV, EPRT or EPSV: the only one to use
 	dir            string // on the server; the client's names are relative to it
@@ -57,7 +69,10 @@ func runMatrix(t *testing.T, l *lab, servers []*server, via target) {
 		for _, s := range servers {
 			for _, f := range families {
 				for _, verb := range verbs[f] {
-					pair := pairing{c.name, s.Name, verb, f}
+					if via.Families != nil && !slices.Contains(via.Families, f) || !via.Verbs.include(verb) {
+						continue
+					}
+					pair := pairing{c.name, s.Name, verb, f, via}
 					if !pair.can(works) {
 						continue
 					}
@@ -65,6 +80,9 @@ func runMatrix(t *testing.T, l *lab, servers []*server, via target) {
 					t.Run(name, func(t *testing.T) {
 						t.Parallel()
 						need(t, c.needs...)
+						if via.TLS != nil {
+							c.needTLS(t)
+						}
 						if s.missing != "" {
 							lack(t, s.missing)
 						}
@@ -84,7 +102,7 @@ func runMatrix(t *testing.T, l *lab, servers []*server, via target) {
 }
 
 func runJob(t *testing.T, l *lab, c client, s *server, f family, verb string, via target, files *payload) {
-	pair := pairing{c.name, s.Name, verb, f}
+	pair := pairing{c.name, s.Name, verb, f, via}
 	dir := fmt.Sprintf("%s-%s-%s-%s", c.name, via.Name, strings.ToLower(verb), f)
 	scratch := filepath.Join(l.Dir, "client-"+s.Name+"-"+dir)
 	home := filepath.Join(s.Home, dir)
@@ -94,11 +112,14 @@ func runJob(t *testing.T, l *lab, c client, s *server, f family, verb string, vi
 	p.prepare(t, files.dir, home, s.uid)
 
 	j := &job{
-		in: l.Client, addr: s.AddrPort(f), user: ftpUser, password: ftpPassword, verb: verb,
-		dir: dir, scratch: scratch, steps: p.steps,
+		in: l.Client, addr: door{s, f, implicit(via)}.addrPort(), tls: via.TLS,
+		user: ftpUser, password: ftpPassword, verb: verb, dir: dir, scratch: scratch, steps: p.steps,
 	}
 	if via.Dial != nil {
 		j.addr = via.Dial(s, f)
+	}
+	if via.TLS != nil && via.TLS.Named {
+		j.name = hostName(s.Name)
 	}
 	if via.Login != nil {
 		j.user = via.Login(s, f)
@@ -111,6 +132,9 @@ func runJob(t *testing.T, l *lab, c client, s *server, f family, verb string, vi
 	}
 	if used := verbsIn(said); !slices.Equal(used, []string{verb}) {
 		t.Errorf("%s used %q for its data connections instead of %s", c.name, used, verb)
+	}
+	if via.TLS != nil && !strings.Contains(string(said), "PROT "+via.TLS.level()) {
+		t.Errorf("%s does not say PROT %s", c.name, via.TLS.level())
 	}
 	compare(t, c.name, p.scratch, files.digestsOf(p.local))
 	compare(t, s.Name, home, files.digestsOf(p.remote))

@@ -1,9 +1,10 @@
-# Works through a job with Net::FTP: client.pl HOST PORT USER PASSWORD VERB DIRECTORY <STEPS
+# Works through a job with Net::FTP:
+#   client.pl HOST PORT USER PASSWORD VERB DIRECTORY [explicit|implicit P|C MAX CA] <STEPS
 use strict;
 use warnings;
 use Net::FTP;
 
-my ($host, $port, $user, $password, $verb, $directory) = @ARGV;
+my ($host, $port, $user, $password, $verb, $directory, $tls, $protection, $max, $ca) = @ARGV;
 
 # Net::FTP picks the verb by the family alone; here it can be told.
 package Client {
@@ -12,8 +13,13 @@ package Client {
 	sub port { my $ftp = shift; $verb eq 'EPRT' ? $ftp->eprt : $ftp->SUPER::port }
 }
 
-my $ftp = Client->new($host, Port => $port, Timeout => 60, Debug => 1, Passive => $verb =~ /PASV|EPSV/ ? 1 : 0)
-	or die "connect: $@";
+my %options = (Port => $port, Timeout => 60, Debug => 1, Passive => $verb =~ /PASV|EPSV/ ? 1 : 0);
+if ($tls) {
+	$options{SSL} = $tls eq 'implicit';
+	$options{SSL_ca_file} = $ca;
+	$options{SSL_version} = 'SSLv23:!TLSv1_3' if $max eq '1.2';
+}
+my $ftp = Client->new($host, %options) or die "connect: $@";
 
 sub check { my ($ok, @what) = @_; $ok or die "@what: " . $ftp->code . " " . $ftp->message }
 
@@ -62,10 +68,14 @@ sub abort {
 	while ($got < 100000) { $got += $data->read(my $buffer, 10000) or return }
 	$ftp->abort;
 	$ftp->command('NOOP');
-	do { $ftp->response } until $ftp->code == 200 or $ftp->code == 0;
+	do { $ftp->response } until $ftp->code == 200 or $ftp->code == 421 or $ftp->code == 0;
 	return $ftp->code == 200;
 }
 
+if ($tls) {
+	check($tls eq 'implicit' || $ftp->starttls, 'starttls');
+	check($ftp->prot($protection), 'prot');
+}
 check($ftp->login($user, $password), 'login');
 check($ftp->cwd($directory), 'cwd');
 check($ftp->binary, 'binary');

@@ -1,15 +1,28 @@
-# Works through a job with ftplib: client.py HOST PORT USER PASSWORD VERB DIRECTORY <STEPS
+# Works through a job with ftplib:
+#   client.py HOST PORT USER PASSWORD VERB DIRECTORY [explicit|implicit P|C MAX CA] <STEPS
 import ftplib
 import os
 import socket
+import ssl
 import sys
 from urllib.parse import unquote
 
-host, port, user, password, verb, directory = sys.argv[1:]
+host, port, user, password, verb, directory, *tls = sys.argv[1:]
 
 
-class Client(ftplib.FTP):
-    """ftplib picks the verb by the family alone; here it can be told."""
+class Client(ftplib.FTP_TLS if tls else ftplib.FTP):
+    """ftplib picks the verb by the family alone; here it can be told. And it knows no implicit TLS."""
+
+    def connect(self, host, port):
+        if not tls or tls[0] == "explicit":
+            return super().connect(host, port)
+        self.host, self.port = host, port
+        plain = socket.create_connection((host, port), self.timeout)
+        self.af = plain.family
+        self.sock = self.context.wrap_socket(plain, server_hostname=host)
+        self.file = self.sock.makefile("r", encoding=self.encoding)
+        self.welcome = self.getresp()
+        return self.welcome
 
     def makepasv(self):
         if verb == "EPSV":
@@ -96,12 +109,22 @@ def last():
         return str(error)
 
 
-ftp = Client(encoding="latin-1", timeout=60)  # names are bytes
+options = {"encoding": "latin-1", "timeout": 60}  # names are bytes
+if tls:
+    options["context"] = ssl.create_default_context(cafile=tls[3])
+    if tls[2] == "1.2":
+        options["context"].maximum_version = ssl.TLSVersion.TLSv1_2
+ftp = Client(**options)
 ftp.set_debuglevel(1)
 sys.stdout = sys.stderr  # where its debugging output goes
 ftp.set_pasv(verb in ("PASV", "EPSV"))
 ftp.connect(host, int(port))
 ftp.login(user, password)
+if tls and tls[1] == "P":
+    ftp.prot_p()
+elif tls:
+    ftp.voidcmd("PBSZ 0")
+    ftp.prot_c()
 ftp.cwd(directory)
 ftp.voidcmd("TYPE I")
 for line in sys.stdin:
