@@ -114,11 +114,14 @@ func startPyftpdlib(d door) {
 	if err != nil {
 		d.lab.t.Fatal(err)
 	}
-	d.run("/usr/bin/python3", append(append([]string{script}, d.arguments()...), ftpUser, ftpPassword)...)
+	d.run("/usr/bin/python3", append([]string{script, ftpUser, ftpPassword}, d.arguments()...)...)
 }
 
-// arguments are those of the tests' own servers: address, port, directory, user id, and the certificate, if any.
+// arguments are those of the tests' own servers: address, directory, user id, and the certificate if there is one.
 func (d door) arguments() []string {
-	at := d.addrPort()
-	return []string{at.Addr().String(), strconv.Itoa(int(at.Port())), d.Home, strconv.Itoa(d.uid), d.certificate}
+	args := []string{d.addrPort().String(), d.Home, strconv.Itoa(d.uid)}
+	if d.certificate != "" {
+		args = append(args, d.certificate)
+	}
+	return args
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"syscall"
@@ -22,14 +23,17 @@ func startFtpserverlib(d door) {
 
 // serveFtpserverlib is a role of the test program: an FTP server on ftpserverlib. Its arguments are those of door.arguments.
 func serveFtpserverlib(args []string) error {
-	address, port, home, owner, certificate := args[0], args[1], args[2], args[3], args[4]
-	listener, err := net.Listen("tcp", net.JoinHostPort(address, port))
+	at, err := netip.ParseAddrPort(args[0])
 	if err != nil {
 		return err
 	}
-	d := &driver{files: afero.NewBasePathFs(afero.NewOsFs(), home)}
-	if certificate != "" {
-		pair, err := tls.LoadX509KeyPair(certificate, certificate)
+	listener, err := net.Listen("tcp", at.String())
+	if err != nil {
+		return err
+	}
+	d := &driver{files: afero.NewBasePathFs(afero.NewOsFs(), args[1])}
+	if len(args) > 3 {
+		pair, err := tls.LoadX509KeyPair(args[3], args[3])
 		if err != nil {
 			return err
 		}
@@ -39,11 +43,11 @@ func serveFtpserverlib(args []string) error {
 		Listener:                listener,
 		ActiveTransferPortNon20: true, // it is not root any more
 	}
-	if port == strconv.Itoa(int(ports[true])) {
+	if at.Port() == ports[true] {
 		d.settings.Listener = tls.NewListener(listener, d.tls)
 		d.settings.TLSRequired = ftpserver.ImplicitEncryption
 	}
-	uid, err := strconv.Atoi(owner)
+	uid, err := strconv.Atoi(args[2])
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,5 @@
-# An FTP server on pyftpdlib: server.py ADDRESS PORT HOME UID CERTIFICATE USER PASSWORD
-# The certificate's file has its key, too. If it is empty there is no TLS; on port 990 TLS is implicit.
+# An FTP server on pyftpdlib: server.py USER PASSWORD ADDRESS:PORT HOME UID [CERTIFICATE]
+# The certificate's file has its key, too. Without it there is no TLS; on port 990 TLS is implicit.
 import logging
 import os
 import sys
@@ -8,7 +8,8 @@ from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.servers import MultiprocessFTPServer
 
-address, port, home, uid, certificate, user, password = sys.argv[1:]
+user, password, at, home, uid, *certificate = sys.argv[1:]
+address, _, port = at.rpartition(":")
 logging.basicConfig(level=logging.DEBUG)
 
 authorizer = DummyAuthorizer()
@@ -23,7 +24,7 @@ else:
     from pyftpdlib.handlers import TLS_FTPHandler
 
     class Handler(TLS_FTPHandler):
-        certfile = certificate
+        certfile = certificate[0]
 
         def handle(self):
             if port == "990":
@@ -37,12 +38,11 @@ else:
 
     Handler.get_ssl_context()  # while it may read the key
 
-
 Handler.authorizer = authorizer
 Handler.unicode_errors = "surrogateescape"  # names are bytes, UTF-8 or not
 
 # One process loses events when several sessions close and open connections at once.
-server = MultiprocessFTPServer((address, int(port)), Handler)
+server = MultiprocessFTPServer((address.strip("[]"), int(port)), Handler)
 os.setgroups([])
 os.setgid(int(uid))
 os.setuid(int(uid))

@@ -1,0 +1,111 @@
+//go:build linux
+
+package integration
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// TestTLS runs the matrix over TLS through ftpalg in each of its modes. The servers' certificates are signed by an authority
+// that clients do not know, and what clients see by one that only ftpalg has. Nothing is forwarded.
+func TestTLS(t *testing.T) {
+	for _, mode := range []struct {
+		name      string
+		listeners func(servers []*server) string
+		ways      func(trusted *authority) []target
+	}{
+		{"tproxy", func([]*server) string { return "listeners: [{mode: tproxy}]\n" }, tlsWays},
+		{"redirect", func([]*server) string { return "listeners: [{mode: redirect}]\n" }, fewTLSWays},
+		{"explicit", func([]*server) string {
+			return "listeners:\n" +
+				"  - {mode: explicit, address: '[::]:2121'}\n" +
+				"  - {name: implicit, mode: explicit, address: '[::]:2990', implicit: true}\n"
+		}, func(trusted *authority) []target {
+			ways := fewTLSWays(trusted)
+			for i, via := range ways {
+				port := uint16(2121)
+				if implicit(via) {
+					port = 2990
+				}
+				ways[i].Dial = func(_ *server, f family) netip.AddrPort { return netip.AddrPortFrom(clientGateway[f].Addr(), port) }
+				ways[i].Login = func(s *server, f family) string {
+					return fmt.Sprintf("%s@%v", ftpUser, door{s, f, implicit(via)}.addrPort())
+				}
+			}
+			return ways
+		}},
+		{"gateway", tlsGateways, func(trusted *authority) []target {
+			ways := fewTLSWays(trusted)
+			for i, via := range ways {
+				ways[i].Dial = func(s *server, f family) netip.AddrPort {
+					return netip.AddrPortFrom(clientGateway[f].Addr(), tlsGatewayPort(door{s, f, implicit(via)}))
+				}
+			}
+			return ways
+		}},
+	} {
+		t.Run(mode.name, func(t *testing.T) {
+			l := newLab(t)
+			root := l.newAuthority("server-root")
+			servers := startTLSServers(t, l, root)
+			own := l.newAuthority("gateway")
+			g := l.startGateway(fmt.Sprintf("tls: {authority_cert: %s, authority_key: %s, server_roots: %s}\n",
+				own.CertFile, own.KeyFile, root.CertFile) + mode.listeners(servers) + variantLimits)
+			t.Cleanup(func() {
+				g.Stop()
+				g.checkClean()
+				if strings.Contains(g.log(), ftpPassword) {
+					t.Error("the password is in the log")
+				}
+			})
+			for _, via := range mode.ways(own) {
+				via.Name = mode.name + "-" + via.Name
+				runMatrix(t, l, servers, via)
+			}
+		})
+	}
+}
+
+// fewTLSWays are fewer than tlsWays.
+func fewTLSWays(trusted *authority) []target {
+	ways := []target{
+		{Name: "explicit-P", Clients: few, Families: []family{v4}, Verbs: names{"PASV", "EPRT"}, TLS: &protection{}},
+		{
+			Name: "explicit-C", Clients: names{"ftplib", "netftp"}, Families: []family{v6}, Verbs: names{"EPSV"},
+			TLS: &protection{Clear: true, Max: "1.2"},
+		},
+		{
+			Name: "implicit-P-1.2", Clients: names{"lftp", "ftplib", "jlaffaye"}, Families: []family{v6},
+			TLS: &protection{Implicit: true, Max: "1.2"},
+		},
+	}
+	for _, via := range ways {
+		via.TLS.CA = trusted.CertFile
+	}
+	return ways
+}
+
+// tlsGatewayPort is the port of the gateway to a server's door.
+func tlsGatewayPort(d door) uint16 {
+	if d.implicit {
+		return gatewayPort(d.server, d.family) + 1000
+	}
+	return gatewayPort(d.server, d.family)
+}
+
+// tlsGateways is a gateway for each door.
+func tlsGateways(servers []*server) string {
+	var b strings.Builder
+	b.WriteString(gateways(servers))
+	for _, s := range servers {
+		for _, f := range families {
+			d := door{s, f, true}
+			fmt.Fprintf(&b, "  - {name: %s, mode: gateway, address: '[::]:%d', server: '%v', implicit: true}\n",
+				d, tlsGatewayPort(d), d.addrPort())
+		}
+	}
+	return b.String()
+}
