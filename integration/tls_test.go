@@ -57,6 +57,7 @@ func TestTLS(t *testing.T) {
 			t.Cleanup(func() {
 				g.Stop()
 				g.checkClean()
+				g.checkBothSides()
 				if strings.Contains(g.log(), ftpPassword) {
 					t.Error("the password is in the log")
 				}
@@ -72,9 +73,12 @@ func TestTLS(t *testing.T) {
 // fewTLSWays are fewer than tlsWays.
 func fewTLSWays(trusted *authority) []target {
 	ways := []target{
-		{Name: "explicit-P", Clients: few, Families: []family{v4}, Verbs: names{"PASV", "EPRT"}, TLS: &protection{}},
 		{
-			Name: "explicit-C", Clients: names{"ftplib", "netftp"}, Families: []family{v6}, Verbs: names{"EPSV"},
+			Name: "explicit-P", Clients: names{"lftp", "ftplib", "netftp"}, Families: []family{v4}, Verbs: names{"PASV", "EPRT"},
+			TLS: &protection{},
+		},
+		{
+			Name: "explicit-C", Clients: names{"curl", "ftplib", "netftp"}, Families: []family{v6}, Verbs: names{"EPSV"},
 			TLS: &protection{Clear: true, Max: "1.2"},
 		},
 		{
@@ -108,4 +112,36 @@ func tlsGateways(servers []*server) string {
 		}
 	}
 	return b.String()
+}
+
+// checkBothSides fails the test unless every session had TLS on both sides, the server verified, and every transfer on both or,
+// as some clients want it, on neither.
+func (g *gateway) checkBothSides() {
+	g.lab.t.Helper()
+	sides := map[string]int{} // by session
+	for line := range strings.Lines(g.log()) {
+		_, rest, _ := strings.Cut(line, " session=")
+		session, _, _ := strings.Cut(rest, " ")
+		switch {
+		case strings.Contains(line, `msg="session started"`):
+			sides[session] += 0
+		case strings.Contains(line, "msg=TLS"):
+			sides[session]++
+			if strings.Contains(line, " side=server ") && !strings.Contains(line, " verified=chain") {
+				g.lab.t.Errorf("not verified: %s", line)
+			}
+		case strings.Contains(line, "msg=transfer"):
+			if strings.Contains(line, " client_tls.version=") != strings.Contains(line, " server_tls.version=") {
+				g.lab.t.Errorf("protected on one side: %s", line)
+			}
+		}
+	}
+	if len(sides) == 0 {
+		g.lab.t.Error("no session")
+	}
+	for session, n := range sides {
+		if n != 2 {
+			g.lab.t.Errorf("session %s has had TLS %d times", session, n)
+		}
+	}
 }
