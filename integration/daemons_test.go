@@ -104,7 +104,7 @@ func startPureftpd(d door) {
 		"--pidfile", filepath.Join(d.lab.Dir, d.String()+".pid"),
 	}
 	if d.certificate != "" {
-		args = append(args, "--tls", "1", "--certfile", d.certificate)
+		args = append(args, "--tls", d.lab.pureTLS[d.family], "--certfile", d.certificate)
 	}
 	d.run(unpacked("usr/sbin/pure-ftpd"), args...)
 }

@@ -44,6 +44,9 @@ type lab struct {
 	// Dir is a scratch directory that every user may enter, since servers run as several.
 	Dir string
 
+	// pureTLS is what Pure-FTPd demands of TLS, by family (its --tls): 1 nothing, 2 that logins have it, 3 that data has it too.
+	pureTLS [2]string
+
 	t *testing.T
 }
 

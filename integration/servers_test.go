@@ -104,6 +104,9 @@ func startServers(t *testing.T, l *lab) []*server {
 // on port 990 it is implicit, where the server can do that.
 func startTLSServers(t *testing.T, l *lab, root *authority) []*server {
 	t.Helper()
+	if l.pureTLS == [2]string{} {
+		l.pureTLS = [2]string{v4: "1", v6: "2"}
+	}
 	return startServersWith(t, l, root)
 }
 

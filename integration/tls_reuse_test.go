@@ -28,6 +28,7 @@ type tlsTalk struct {
 func TestTLSReuse(t *testing.T) {
 	l := newLab(t)
 	root, ours := l.newAuthority("server-root"), l.newAuthority("gateway-authority")
+	l.pureTLS = [2]string{"3", "3"}
 	servers := startTLSServers(t, l, root)
 	g := l.startGateway(fmt.Sprintf("tls: {authority_cert: %s, authority_key: %s, server_roots: %s}\n", ours.CertFile, ours.KeyFile, root.CertFile) +
 		"listeners: [{mode: tproxy, session_reuse: require}]\n" + variantLimits)

@@ -5,6 +5,7 @@ package integration
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -46,6 +47,8 @@ func TestTLS(t *testing.T) {
 			}
 			return ways
 		}},
+		{"active", func([]*server) string { return "listeners: [{mode: tproxy, server_data: active}]\n" }, convertedTLSWays(passiveVerbs)},
+		{"passive", func([]*server) string { return "listeners: [{mode: tproxy, server_data: passive}]\n" }, convertedTLSWays(activeVerbs)},
 	} {
 		t.Run(mode.name, func(t *testing.T) {
 			l := newLab(t)
@@ -68,6 +71,63 @@ func TestTLS(t *testing.T) {
 			}
 		})
 	}
+}
+
+// convertedTLSWays are for a client that knows all verbs, where the server's side has others.
+func convertedTLSWays(verbs []string) func(*authority) []target {
+	return func(trusted *authority) []target {
+		return []target{{Name: "explicit-P", Clients: names{"ftplib"}, Verbs: verbs, TLS: &protection{CA: trusted.CertFile}}}
+	}
+}
+
+// TestOffload has TLS on one side alone, as a listener wants it in so many words.
+func TestOffload(t *testing.T) {
+	t.Run("client-only", func(t *testing.T) {
+		l := newLab(t)
+		servers := startServers(t, l)
+		own := l.newAuthority("gateway")
+		g := l.startGateway(fmt.Sprintf("tls: {authority_cert: %s, authority_key: %s}\nlisteners: [{mode: tproxy, tls: client-only}]\n",
+			own.CertFile, own.KeyFile) + variantLimits)
+		t.Cleanup(func() {
+			g.Stop()
+			g.checkClean()
+			if line := g.logged("msg=TLS", "side=server"); line != "" {
+				t.Errorf("a server has TLS: %s", line)
+			}
+			for _, line := range []string{g.logged("msg=transfer", "server_tls"), g.logged("msg=transfer", "carried=splice")} {
+				if line != "" {
+					t.Error(line)
+				}
+			}
+		})
+		runMatrix(t, l, servers, target{
+			Name: "client-only", Clients: names{"lftp", "ftplib", "jlaffaye"}, Families: []family{v4}, Verbs: names{"PASV", "EPRT"},
+			TLS: &protection{CA: own.CertFile},
+		})
+	})
+	t.Run("server-only", func(t *testing.T) {
+		l := newLab(t)
+		root := l.newAuthority("server-root")
+		servers := slices.DeleteFunc(startTLSServers(t, l, root), func(s *server) bool {
+			return s.Name == "proftpd" // its sessions die, at times, of a reset on a data connection with TLS
+		})
+		g := l.startGateway(fmt.Sprintf("tls: {server_roots: %s}\nlisteners: [{mode: tproxy, tls: server-only}]\n", root.CertFile) + variantLimits)
+		t.Cleanup(func() {
+			g.Stop()
+			g.checkClean()
+			if line := g.logged("msg=TLS", "side=client"); line != "" {
+				t.Errorf("a client has TLS: %s", line)
+			}
+			for line := range strings.Lines(g.log()) {
+				if strings.Contains(line, "msg=transfer ") && strings.Contains(line, "outcome=whole") && !strings.Contains(line, "server_tls.version=") {
+					t.Errorf("plain text to the server: %s", line)
+				}
+			}
+		})
+		runMatrix(t, l, servers, target{
+			Name: "server-only", Clients: names{"lftp", "ftplib", "tnftp"}, Families: []family{v4}, Verbs: names{"EPSV", "PORT"},
+		})
+	})
 }
 
 // fewTLSWays are fewer than tlsWays.
