@@ -12,7 +12,7 @@ dir=${1:-${FTPALG_TEST_PEERS:-${XDG_CACHE_HOME:-/var/cache}/ftpalg-peers}}
 
 clients=(curl lftp tnftp wget ncftp python3 perl)
 # gcc is for Go's race detector.
-tools=(ca-certificates conntrack gcc iproute2 libc6-dev nftables procps strace util-linux)
+tools=(ca-certificates conntrack gcc iproute2 libc6-dev nftables openssl procps strace util-linux)
 # mod-crypto is ProFTPD's TLS.
 servers=(vsftpd proftpd-core proftpd-mod-crypto pure-ftpd)
 # TLS for Net::FTP and for pyftpdlib.

@@ -413,7 +413,7 @@ func TestAttackTLSTheft(t *testing.T) {
 			t.Error("the thief's ticket opened the victim's data connection")
 		}
 		victim.receives(x, "whoever that is")
-		victim.logged("msg=transfer", "client.resumed=false", "server.resumed=true")
+		victim.logged("msg=transfer", "client_tls.resumed=false", "server_tls.resumed=true")
 	})
 	t.Run("another session's ticket on a control connection", func(t *testing.T) {
 		_, thief := parties(t)

@@ -120,9 +120,10 @@ var (
 // TestServerData decides who opens data connections on the server's side, whatever the client says.
 func TestServerData(t *testing.T) {
 	for _, way := range []struct {
-		name  string
-		verbs []string
-	}{{"passive", passiveVerbs}, {"active", activeVerbs}} {
+		name   string
+		verbs  []string // what servers hear
+		others []string // what clients say; where that is what servers hear, nothing is decided
+	}{{"passive", passiveVerbs, activeVerbs}, {"active", activeVerbs, passiveVerbs}} {
 		t.Run(way.name, func(t *testing.T) {
 			l, servers, g := startVariant(t, func([]*server) string {
 				return fmt.Sprintf("listeners:\n"+
@@ -151,6 +152,7 @@ func TestServerData(t *testing.T) {
 				explicitTarget("cross-"+way.name, 2122, cross),
 			}
 			for i := range via {
+				via[i].Verbs = way.others
 				if i > 0 {
 					via[i].Clients = names{"curl", "ftplib"}
 				}
