@@ -37,14 +37,8 @@ func (s *Session) passUnopened(cmd wire.Command, p Passage) error {
 	if err != nil {
 		return err
 	}
-	reply, err := s.exchange(cmd)
-	if err != nil {
-		return err
-	}
-	if reply.Code != 234 {
-		return s.unsecured(reply, early)
-	}
-	if err := s.notInjected(); err != nil {
+	reply, agreed, err := s.agree(cmd, early)
+	if !agreed {
 		return err
 	}
 	s.disarm()

@@ -86,13 +86,8 @@ func (s *Session) authenticate(cmd wire.Command) error {
 	both := s.server != nil && !s.secured[dataconn.Server] && s.Protection.follows()
 	reply := wire.NewReply(234, "Begin the TLS handshake")
 	if both {
-		if reply, err = s.exchange(cmd); err != nil {
-			return err
-		}
-		if reply.Code != 234 {
-			return s.unsecured(reply, early)
-		}
-		if err := s.notInjected(); err != nil {
+		var agreed bool
+		if reply, agreed, err = s.agree(cmd, early); !agreed {
 			return err
 		}
 	}
@@ -107,18 +102,23 @@ func (s *Session) authenticate(cmd wire.Command) error {
 	return s.shakeHands(&replayed{s.Client, early}, both)
 }
 
-// unsecured passes on that the server will not have TLS.
-func (s *Session) unsecured(reply wire.Reply, early []byte) error {
-	if !reply.Negative() {
-		return ending("The server's answer to AUTH is none", fmt.Errorf("server: answered AUTH with %d", reply.Code))
+// agree passes AUTH to the server and returns its 234. Where it is not agreed, the client has been told why. early is what the
+// client has said already.
+func (s *Session) agree(cmd wire.Command, early []byte) (reply wire.Reply, agreed bool, err error) {
+	reply, err = s.exchange(cmd)
+	switch {
+	case err != nil:
+	case reply.Code == 234:
+		err = s.notInjected()
+	case !reply.Negative():
+		err = ending("The server's answer to AUTH is none", fmt.Errorf("server: answered AUTH with %d", reply.Code))
+	default:
+		if err = s.pass(reply); err == nil && len(early) > 0 {
+			err = ending("TLS began before it was agreed on", errors.New("client: TLS after a refused AUTH"))
+		}
+		return reply, false, err
 	}
-	if err := s.pass(reply); err != nil {
-		return err
-	}
-	if len(early) > 0 {
-		return ending("TLS began before it was agreed on", errors.New("client: TLS after a refused AUTH"))
-	}
-	return nil
+	return reply, err == nil, err
 }
 
 // early is what the client has said after AUTH without awaiting the answer. That is the beginning of a TLS handshake, if it is
