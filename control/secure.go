@@ -116,9 +116,8 @@ func (s *Session) agree(cmd wire.Command, early []byte) (reply wire.Reply, agree
 		if err = s.pass(reply); err == nil && len(early) > 0 {
 			err = ending("TLS began before it was agreed on", errors.New("client: TLS after a refused AUTH"))
 		}
-		return reply, false, err
 	}
-	return reply, err == nil, err
+	return reply, err == nil && reply.Code == 234, err
 }
 
 // early is what the client has said after AUTH without awaiting the answer. That is the beginning of a TLS handshake, if it is
@@ -171,17 +170,27 @@ func (s *Session) shakeHands(client net.Conn, both bool) error {
 		s.clientSecured(c)
 		return nil
 	}
-	c, v, err := s.TLS.Intercept(ctx, client, s.server.conn)
-	var passed *tlsmitm.Passed
-	if errors.As(err, &passed) {
-		return s.passHello(passed, s.server.conn)
-	}
+	c, v, err := s.intercept(ctx, client, s.server.conn)
 	if err != nil {
-		return &handshakeError{err}
+		return err
 	}
 	s.serverSecured(v)
 	s.clientSecured(c)
 	return nil
+}
+
+// intercept begins TLS with both sides at once, or passes it if that turns out to be what is wanted. Then the error is how
+// the conversation ended.
+func (s *Session) intercept(ctx context.Context, client, server net.Conn) (c, v *tlsmitm.Conn, err error) {
+	c, v, err = s.TLS.Intercept(ctx, client, server)
+	var passed *tlsmitm.Passed
+	switch {
+	case errors.As(err, &passed):
+		err = s.passHello(passed, server)
+	case err != nil:
+		err = &handshakeError{err}
+	}
+	return c, v, err
 }
 
 // clientSecured goes on with the client over TLS.
@@ -192,9 +201,11 @@ func (s *Session) clientSecured(c *tlsmitm.Conn) {
 	s.observe(Secured{Side: dataconn.Client, Facts: c.Facts()})
 }
 
-// serverSecured goes on with the server over TLS.
+// serverSecured goes on with the server over TLS. Where that is so from the first byte, there is nothing to go on with yet.
 func (s *Session) serverSecured(v *tlsmitm.Conn) {
-	s.server.conn, s.server.reader = v, wire.NewReader(v, s.Limits)
+	if s.server != nil {
+		s.server.conn, s.server.reader = v, wire.NewReader(v, s.Limits)
+	}
 	s.secured[dataconn.Server] = true
 	s.observe(Secured{Side: dataconn.Server, Facts: v.Facts(), Certificate: s.TLS.Fingerprint(), Verified: s.TLS.Verified()})
 }
@@ -202,15 +213,8 @@ func (s *Session) serverSecured(v *tlsmitm.Conn) {
 // secureServer secures the server's connection on our own account: where the client has TLS with us, or the listener wants
 // it on this side alone. The data connections become as private as the client's, or private if it has no say.
 func (s *Session) secureServer() error {
-	if s.Pass != nil {
-		p, err := s.Pass(true)
-		if err != nil {
-			return err
-		}
-		if p != nil {
-			p.Close()
-			return &Refusal{Code: 534, Text: "This server's TLS is passed, not opened: name the server first, then say AUTH", Rule: "tls"}
-		}
+	if s.Pass != nil && s.TLS.Passes() {
+		return &Refusal{Code: 534, Text: "This server's TLS is passed, not opened: name the server first, then say AUTH", Rule: "tls"}
 	}
 	if !s.secured[dataconn.Server] {
 		reply, err := s.exchange(wire.NewCommand("AUTH", "TLS"))
@@ -263,14 +267,14 @@ func untrusted(err error) *Refusal {
 func (s *Session) implicit(conn net.Conn) (net.Conn, error) {
 	if s.Implicit && !s.Explicit {
 		p, err := s.passes()
-		if err == nil && p != nil {
-			defer p.Close()
-			defer conn.Close()
-			return nil, s.tunnel(s.Client, conn, p)
-		}
 		if err != nil {
 			conn.Close()
 			return nil, err
+		}
+		if p != nil {
+			defer p.Close()
+			defer conn.Close()
+			return nil, s.tunnel(s.Client, conn, p)
 		}
 	}
 	client := s.Implicit && s.Protection.offers() && !s.secured[dataconn.Client]
@@ -288,14 +292,7 @@ func (s *Session) implicit(conn net.Conn) (net.Conn, error) {
 	var err error
 	switch {
 	case client && server:
-		c, v, err = s.TLS.Intercept(ctx, s.Client, conn)
-		var passed *tlsmitm.Passed
-		switch {
-		case errors.As(err, &passed):
-			err = s.passHello(passed, conn)
-		case err != nil:
-			err = &handshakeError{err}
-		}
+		c, v, err = s.intercept(ctx, s.Client, conn)
 	case client:
 		if c, err = s.TLS.ToClient(ctx, s.Client); err != nil {
 			err = &handshakeError{err}
@@ -311,8 +308,8 @@ func (s *Session) implicit(conn net.Conn) (net.Conn, error) {
 	}
 	if v != nil {
 		conn = v
-		s.secured[dataconn.Server], s.private[dataconn.Server] = true, true
-		s.observe(Secured{Side: dataconn.Server, Facts: v.Facts(), Certificate: s.TLS.Fingerprint(), Verified: s.TLS.Verified()})
+		s.serverSecured(v)
+		s.private[dataconn.Server] = true
 	}
 	if c != nil {
 		s.clientSecured(c)

@@ -611,7 +611,7 @@ func (p *stage) connect(ctx context.Context, name string) (net.Conn, error) {
 		default:
 			o.Name = p.meet
 		}
-		if o.Pass = p.passed == "name" || p.passed == "pin"; p.passed == "pin" {
+		if o.Pass = p.session.Pass != nil && p.passed != "nothing"; p.passed == "pin" {
 			o.Pins = [][32]byte{sha256.Sum256(p.secret.server.Certificates[0].Certificate[0])}
 		}
 		p.session.TLS.Meet(o)

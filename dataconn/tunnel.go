@@ -13,7 +13,8 @@ import (
 
 // Tunnel carries bytes both ways between two connections, unseen, and returns how many each has sent. It ends when both have
 // come to their end, which each is told of the other, or as soon as one breaks, ctx is done, or neither has sent anything for
-// idle, half as long again at the latest, while busy, if not nil, says no (ErrIdle). Then both are closed; they are the caller's to close in any case.
+// idle, half as long again at the latest, while busy, if not nil, says no (ErrIdle). Then both are closed; they are the
+// caller's to close in any case.
 func Tunnel(ctx context.Context, a, b net.Conn, idle time.Duration, busy func() bool) (fromA, fromB int64, err error) {
 	t := &tunnel{idle: idle, busy: busy}
 	t.moved.Store(time.Now().UnixNano())

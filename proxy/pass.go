@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -108,9 +109,6 @@ func (a *passage) listen() error {
 				return fmt.Errorf("listen on %v: %w", at, err)
 			}
 			l = &allowedPort{Listener: opened, clients: map[netip.Addr][]*passage{}}
-			if a.of.ports == nil {
-				a.of.ports = map[netip.AddrPort]*allowedPort{}
-			}
 			a.of.ports[at] = l
 			go a.of.accept(at, l)
 		}
@@ -129,13 +127,8 @@ func (a *passage) Close() {
 		if l == nil {
 			continue
 		}
-		var others []*passage
-		for _, o := range l.clients[a.client] {
-			if o != a {
-				others = append(others, o)
-			}
-		}
-		if l.clients[a.client] = others; len(others) == 0 {
+		l.clients[a.client] = slices.DeleteFunc(l.clients[a.client], func(o *passage) bool { return o == a })
+		if len(l.clients[a.client]) == 0 {
 			delete(l.clients, a.client)
 		}
 		if len(l.clients) == 0 {

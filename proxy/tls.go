@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 
 	"ftpalg/config"
@@ -186,8 +185,9 @@ func (p *Proxy) secured(s *setting, session *control.Session, n *network) {
 // named has the rules that speak of names decide about an intercepted server, whose name is known when the client says it in
 // its hello (SNI).
 func (p *Proxy) named(ctx context.Context, n *network, name string) error {
+	isName := func(t config.Target) bool { return t.Host != "" && t.Host != "*" }
 	speaks := func(d config.Destination) bool {
-		return slices.ContainsFunc(append(slices.Clone(d.Allow), d.Deny...), func(t config.Target) bool { return t.Host != "" && t.Host != "*" })
+		return slices.ContainsFunc(d.Allow, isName) || slices.ContainsFunc(d.Deny, isName)
 	}
 	if name == "" || !slices.ContainsFunc(n.cfg.Destinations, speaks) {
 		return nil
@@ -196,10 +196,11 @@ func (p *Proxy) named(ctx context.Context, n *network, name string) error {
 	// allow to one server done to another.
 	at := dataconn.AddrPort(n.server.RemoteAddr())
 	places, err := p.resolve(ctx, net.JoinHostPort(name, strconv.Itoa(int(at.Port()))))
-	if err != nil || !slices.ContainsFunc(places, func(s place) bool { return s.at == at && s.name != "" }) {
+	i := slices.IndexFunc(places, func(s place) bool { return s.at == at && s.name != "" })
+	if err != nil || i < 0 {
 		return nil
 	}
-	rule, r := p.destined(n.cfg, n.listener, n.client.Addr(), place{name: strings.ToLower(strings.TrimSuffix(name, ".")), at: at})
+	rule, r := p.destined(n.cfg, n.listener, n.client.Addr(), places[i])
 	if r != nil {
 		return r
 	}

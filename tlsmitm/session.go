@@ -128,6 +128,9 @@ func (s *Session) Meet(o ServerOptions) {
 	s.forServer, s.ticket, s.leaf, s.verdict, s.verified = nil, nil, nil, nil, ""
 }
 
+// Passes reports whether the server's TLS is not to be opened, or perhaps not: with pins its certificate would tell.
+func (s *Session) Passes() bool { return s.server.Pass }
+
 // Call says what the client calls the server in plain text (RFC 7151), where Meet did not say so: its certificate must have
 // that name.
 func (s *Session) Call(name string) { s.called = strings.Trim(name, "[]") }
