@@ -5,6 +5,7 @@ package integration
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -37,6 +38,23 @@ func (l *lab) addCrowd() {
 	for i := range crowdHosts {
 		l.Client.AddAddress("eth0", netip.PrefixFrom(crowdHost(i), 24))
 	}
+}
+
+// startCrowdServer gives the client namespace the crowd's addresses and the server namespace a server with the crowd's file,
+// which runs as nobody. It returns where that listens, and its home.
+func (l *lab) startCrowdServer(t *testing.T) (at netip.AddrPort, home string) {
+	t.Helper()
+	l.addCrowd()
+	at, home = port(serverAddress, v4, 21), filepath.Join(l.Dir, "home")
+	seedCrowd(t, home)
+	l.Server.Start("ftpserverlib", l.Server.role(context.Background(), "ftpserverlib", at.String(), home, "65534"))
+	return at, home
+}
+
+// startBusyCrowd starts clients that transfer.
+func (l *lab) startBusyCrowd(name string, at netip.AddrPort, clients, rounds int, home string) *daemon {
+	return l.Client.Start(name, l.Client.role(context.Background(), "crowd", "busy", at.String(),
+		strconv.Itoa(clients), strconv.Itoa(rounds), home))
 }
 
 // crowdFile is what the crowd downloads: its name at the server, and its content.

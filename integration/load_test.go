@@ -146,18 +146,13 @@ func (d *daemon) succeeds() {
 func TestLoadTransfers(t *testing.T) {
 	const clients, rounds = 1000, 4
 	l := newLab(t)
-	l.addCrowd()
-	at := port(serverAddress, v4, 21)
-	home := filepath.Join(l.Dir, "home")
-	seedCrowd(t, home)
-	l.Server.Start("ftpserverlib", l.Server.role(context.Background(), "ftpserverlib", at.String(), home, "65534"))
+	at, home := l.startCrowdServer(t)
 	g := l.startUnraced(fmt.Sprintf("listeners: [{mode: tproxy}]\nlimits: {sessions: %d, sessions_per_client: %[1]d}\n", 2*clients))
 	files := g.atRest()
 	l.awaitServer(at)
 	crowd := func(name string) {
 		begun := time.Now()
-		c := l.Client.Start(name, l.Client.role(context.Background(), "crowd", "busy", at.String(),
-			strconv.Itoa(clients), strconv.Itoa(rounds), home))
+		c := l.startBusyCrowd(name, at, clients, rounds, home)
 		c.says("are in")
 		in := time.Now()
 		peak := 0

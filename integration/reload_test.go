@@ -3,11 +3,8 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,16 +15,11 @@ import (
 func TestReloadUnderLoad(t *testing.T) {
 	const clients, rounds = 20, 100
 	l := newLab(t)
-	l.addCrowd()
-	at := port(serverAddress, v4, 21)
-	home := filepath.Join(l.Dir, "home")
-	seedCrowd(t, home)
-	l.Server.Start("ftpserverlib", l.Server.role(context.Background(), "ftpserverlib", at.String(), home, "65534"))
+	at, home := l.startCrowdServer(t)
 	config := "listeners: [{mode: tproxy, data_ports: %d-%d}]\nlimits: {sessions_per_client: 1000}\n"
 	g := l.startGateway(fmt.Sprintf(config, 30000, 39999))
 	l.awaitServer(at)
-	c := l.Client.Start("crowd", l.Client.role(context.Background(), "crowd", "busy", at.String(), strconv.Itoa(clients),
-		strconv.Itoa(rounds), home))
+	c := l.startBusyCrowd("crowd", at, clients, rounds, home)
 	reloads := 0
 	for ; c.running() || reloads < 20; reloads++ {
 		first := 30000 + 10000*(reloads%2)
