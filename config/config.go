@@ -39,6 +39,16 @@ const (
 	DataActive  ServerData = "active"  // the server always connects to us
 )
 
+// DataPath says who carries plain data connections that nobody must see.
+type DataPath string
+
+// The paths of plain data.
+const (
+	PathAuto   DataPath = "auto"   // the kernel where it can and it pays, otherwise we
+	PathKernel DataPath = "kernel" // the kernel wherever it can; where it cannot, that is a fault that is reported
+	PathSplice DataPath = "splice" // we, by splice(2)
+)
+
 // Unknown says what becomes of a command that ftpalg's table does not have.
 type Unknown string
 
@@ -62,10 +72,12 @@ type Config struct {
 	// that the policy route sends to this machine. It must differ from Mark.
 	DivertMark Mark `yaml:"divert_mark"`
 	// RouteTable is the number of the routing table for diverted packets, 1 to 2^31-1 without the kernel's own 253 to 255.
-	RouteTable int      `yaml:"route_table"`
-	Timeouts   Timeouts `yaml:"timeouts"`
-	Limits     Limits   `yaml:"limits"`
-	Log        Log      `yaml:"log"`
+	RouteTable int `yaml:"route_table"`
+	// LogGroup is the NFLOG group by which the kernel tells of connections that it carries, 1 to 65535.
+	LogGroup int      `yaml:"log_group"`
+	Timeouts Timeouts `yaml:"timeouts"`
+	Limits   Limits   `yaml:"limits"`
+	Log      Log      `yaml:"log"`
 }
 
 // Listener is one control port. Empty fields have the defaults of its mode; see Reference.
@@ -81,6 +93,7 @@ type Listener struct {
 	Advertise  string     `yaml:"advertise"`
 	DataPorts  PortRange  `yaml:"data_ports"` // 1024 or above; zero: any free port
 	ServerData ServerData `yaml:"server_data"`
+	DataPath   DataPath   `yaml:"data_path"`
 	Unknown    Unknown    `yaml:"unknown_commands"`
 	TLS        TLSMode    `yaml:"tls"`
 	// Implicit means TLS from the first byte, without AUTH, on every connection whatever its port.

@@ -18,6 +18,7 @@ func Default() *Config {
 		Mark:       0x0f7a0001,
 		DivertMark: 0x0f7a0002,
 		RouteTable: 3990,
+		LogGroup:   3990,
 		Timeouts: Timeouts{
 			Connect:      15 * time.Second,
 			TLSHandshake: 15 * time.Second,
@@ -105,6 +106,9 @@ func (l *Listener) complete(authority bool) {
 	}
 	if l.ServerData == "" {
 		l.ServerData = DataSame
+	}
+	if l.DataPath == "" {
+		l.DataPath = PathAuto
 	}
 	if l.Unknown == "" {
 		l.Unknown = UnknownRelay

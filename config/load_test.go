@@ -49,9 +49,9 @@ func TestNoFile(t *testing.T) {
 	want := &Config{
 		Listeners: []Listener{{
 			Name: "explicit", Mode: Explicit, Address: netip.MustParseAddrPort("127.0.0.1:2121"),
-			Source: SourceOwn, ServerData: DataSame, Unknown: UnknownRelay, TLS: TLSRefuse, SessionReuse: ReuseLog,
+			Source: SourceOwn, ServerData: DataSame, DataPath: PathAuto, Unknown: UnknownRelay, TLS: TLSRefuse, SessionReuse: ReuseLog,
 		}},
-		Mark: 0x0f7a0001, DivertMark: 0x0f7a0002, RouteTable: 3990,
+		Mark: 0x0f7a0001, DivertMark: 0x0f7a0002, RouteTable: 3990, LogGroup: 3990,
 		Timeouts: Timeouts{Connect: 15 * time.Second, TLSHandshake: 15 * time.Second, Login: 2 * time.Minute,
 			Idle: 10 * time.Minute, Reply: 2 * time.Minute, DataSetup: 30 * time.Second, DataIdle: 2 * time.Minute, Abort: time.Second, Drain: 30 * time.Second},
 		Limits: Limits{Sessions: 10000, SessionsPerClient: 256, SessionsInLogin: 1000, DataListeners: 4096, Line: 4096,
@@ -123,6 +123,7 @@ listeners:
     advertise: "::ffff:203.0.113.7"
     data_ports: 2000-2100
     server_data: passive
+    data_path: kernel
     unknown_commands: refuse
     tls: client-only
     implicit: true
@@ -163,6 +164,7 @@ tls: {authority_cert: /tls/ca.pem, authority_key: /tls/ca.key, server_roots: "/t
 mark: 5
 divert_mark: 0xFFFFFFFF
 route_table: 2147483647
+log_group: 65535
 timeouts: {idle: 1h}
 limits: {line: 1MB, reply_bytes: 1MiB}
 log: {format: json, level: debug}
@@ -172,7 +174,7 @@ log: {format: json, level: debug}
 	want.Listeners = []Listener{
 		{
 			Name: "lan.1", Mode: TPROXY, Address: netip.MustParseAddrPort("192.0.2.1:2121"), Source: SourceOwn,
-			Advertise: "203.0.113.7", DataPorts: ports, ServerData: DataPassive, Unknown: UnknownRefuse,
+			Advertise: "203.0.113.7", DataPorts: ports, ServerData: DataPassive, DataPath: PathKernel, Unknown: UnknownRefuse,
 			TLS: TLSClientOnly, Implicit: true, ImplicitPorts: []PortRange{{990, 990}, {2100, 2100}},
 			Certificate: "/tls/proxy.pem", CertificateKey: "/tls/proxy.key", SessionReuse: ReuseOff,
 			Intercept: Intercept{
@@ -185,7 +187,7 @@ log: {format: json, level: debug}
 			},
 		},
 		{Name: "gateway", Mode: Gateway, Address: netip.MustParseAddrPort("127.0.0.1:0"), Server: "192.0.2.9:990",
-			Source: SourceOwn, ServerData: DataSame, Unknown: UnknownRelay, TLS: TLSInspect, SessionReuse: ReuseLog},
+			Source: SourceOwn, ServerData: DataSame, DataPath: PathAuto, Unknown: UnknownRelay, TLS: TLSInspect, SessionReuse: ReuseLog},
 	}
 	want.Destinations = []Destination{
 		{
@@ -207,7 +209,7 @@ log: {format: json, level: debug}
 		{Allow: []Target{{Keyword: TargetLoopback}}, TLS: DefaultDestinationTLS()},
 	}
 	want.TLS = TLS{AuthorityCert: "/tls/ca.pem", AuthorityKey: "/tls/ca.key", ServerRoots: "/tls/roots #1.pem"}
-	want.Mark, want.DivertMark, want.RouteTable = 5, 0xffffffff, 1<<31-1
+	want.Mark, want.DivertMark, want.RouteTable, want.LogGroup = 5, 0xffffffff, 1<<31-1, 65535
 	want.Timeouts.Idle = time.Hour
 	want.Limits.Line, want.Limits.ReplyBytes = 1e6, 1<<20
 	want.Log = Log{Format: "json", Level: "debug"}
@@ -368,7 +370,7 @@ func TestValidateWithoutLoad(t *testing.T) {
 		t.Error(err)
 	}
 	c.Listeners = append(c.Listeners, Listener{
-		Name: "x", Mode: Redirect, Source: SourceOwn, ServerData: DataSame, Unknown: UnknownRelay, ImplicitPorts: []PortRange{{}},
+		Name: "x", Mode: Redirect, Source: SourceOwn, ServerData: DataSame, DataPath: PathAuto, Unknown: UnknownRelay, ImplicitPorts: []PortRange{{}},
 		Intercept: Intercept{Ports: []PortRange{{}}, Clients: []netip.Prefix{{}}},
 	})
 	c.Listeners[0].DataPorts = PortRange{3000, 2000}

@@ -36,6 +36,10 @@ var meanings = []meaning{
 	{key: "listeners[].server_data",
 		text: "Who opens data connections on the server's side. same: whoever does on the client's. passive: always ftpalg; " +
 			"for servers that cannot connect out. active: always the server; for servers that cannot be connected to."},
+	{key: "listeners[].data_path",
+		text: "Who carries plain data connections that nobody must see (no TLS, both sides in the same mode and address family). " +
+			"kernel: the kernel, from peer to peer, through one pinhole for each, which needs the rules of `ftpalg rules`; what it " +
+			"cannot carry comes to ftpalg, and that is reported. auto: the same, as long as it costs less than ftpalg would. splice: always ftpalg."},
 	{key: "listeners[].unknown_commands",
 		text: "Commands that ftpalg does not know. relay: the server answers them. refuse: ftpalg does, with 502; stops what a " +
 			"server understands and ftpalg cannot judge."},
@@ -153,6 +157,9 @@ var meanings = []meaning{
 	{key: "route_table",
 		text: "Number of the routing table that delivers packets with divert_mark, 1 to 2147483647. Not 253 to 255, which are " +
 			"the kernel's own."},
+	{key: "log_group",
+		text: "NFLOG group by which the kernel tells ftpalg of the data connections that it carries, 1 to 65535. No other " +
+			"program may read it."},
 
 	{key: "timeouts", text: "How long ftpalg waits for its peers. Units: h, m, s, ms."},
 	{key: "timeouts.connect",

@@ -81,6 +81,7 @@ func TestMeaningsNameEveryWord(t *testing.T) {
 		"listeners[].mode":                        {string(TPROXY), string(Redirect), string(Explicit), string(Gateway)},
 		"listeners[].source":                      {string(SourceClient), string(SourceOwn)},
 		"listeners[].server_data":                 {string(DataSame), string(DataPassive), string(DataActive)},
+		"listeners[].data_path":                   {string(PathAuto), string(PathKernel), string(PathSplice)},
 		"listeners[].unknown_commands":            {string(UnknownRelay), string(UnknownRefuse)},
 		"listeners[].tls":                         strings.Split(list(tlsModes), ", "),
 		"listeners[].session_reuse":               {string(ReuseOff), string(ReuseLog), string(ReuseRequire)},

@@ -97,6 +97,9 @@ func (k *checker) marks(c *Config) {
 	if c.RouteTable >= 253 && c.RouteTable <= 255 {
 		k.fault("route_table", "%d is one of the kernel's own tables (253 default, 254 main, 255 local); choose another", c.RouteTable)
 	}
+	if c.LogGroup < 1 || c.LogGroup > 65535 {
+		k.fault("log_group", "must be from 1 to 65535")
+	}
 }
 
 // maxListeners is far more than anyone needs; comparing each with each takes time in its square.
@@ -148,6 +151,7 @@ func (k *checker) listener(key string, l *Listener) {
 		k.fault(key+".data_ports", "%v must begin at 1024 or above; the ports below are those of other services", r)
 	}
 	oneOf(k, key+".server_data", l.ServerData, []ServerData{DataSame, DataPassive, DataActive})
+	oneOf(k, key+".data_path", l.DataPath, []DataPath{PathAuto, PathKernel, PathSplice})
 	oneOf(k, key+".unknown_commands", l.Unknown, []Unknown{UnknownRelay, UnknownRefuse})
 	if !l.intercepts() && !reflect.ValueOf(l.Intercept).IsZero() {
 		k.fault(key+".intercept", "is for the modes tproxy and redirect; clients connect to a listener of mode %s by themselves",

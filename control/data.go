@@ -78,14 +78,21 @@ func (s *Session) passive(cmd wire.Command) error {
 	if !reply.Positive() {
 		return s.pass(reply)
 	}
-	l, err := s.Network.Listen(s.ctx, dataconn.Client, server.Address.Port())
-	if err != nil {
-		closeListener(server.Listener)
-		return noListener(err)
+	var at netip.AddrPort
+	client := dataconn.Leg{Peer: s.clientAddr()}
+	hole := s.pinhole(dataconn.Client, server.Address)
+	if hole != nil {
+		at = hole.At()
+	} else {
+		l, err := s.Network.Listen(s.ctx, dataconn.Client, server.Address.Port())
+		if err != nil {
+			closeListener(server.Listener)
+			return noListener(err)
+		}
+		client.Listener, at = l, dataconn.AddrPort(l.Addr())
 	}
-	s.arm(dataconn.Leg{Listener: l, Peer: s.clientAddr()}, server)
+	s.arm(client, server, hole, dataconn.Client)
 
-	at := dataconn.AddrPort(l.Addr())
 	if s.Advertise != nil {
 		if a, err := s.Advertise(s.ctx); err == nil && a.Is4() == at.Addr().Is4() {
 			at = netip.AddrPortFrom(a, at.Port())
@@ -145,6 +152,17 @@ func (s *Session) active(cmd wire.Command) error {
 
 	var server dataconn.Leg
 	var reply wire.Reply
+	if hole := s.pinhole(dataconn.Server, to); hole != nil {
+		// Some servers (pyftpdlib) call before they answer, and it must be seen to.
+		s.arm(dataconn.Leg{Address: to}, dataconn.Leg{Peer: s.serverAddr()}, hole, dataconn.Server)
+		if reply, err = s.tellActive(cmd, hole.At()); err != nil {
+			return err
+		}
+		if !reply.Positive() {
+			s.disarm()
+		}
+		return s.pass(reply)
+	}
 	if s.ServerData == Passive {
 		server, reply, err = s.askPassive(counterpart(cmd))
 		if reply.Positive() {
@@ -157,9 +175,25 @@ func (s *Session) active(cmd wire.Command) error {
 		return err
 	}
 	if reply.Positive() {
-		s.arm(dataconn.Leg{Address: to}, server)
+		s.arm(dataconn.Leg{Address: to}, server, nil, dataconn.Server)
 	}
 	return s.pass(reply)
+}
+
+// pinhole has the kernel carry the next transfer: the peer of a side is to connect to an address on the other. Nil: it is for
+// us to carry, since we must see it, since the two sides speak of it differently, or since it can't be had.
+func (s *Session) pinhole(caller dataconn.Side, to netip.AddrPort) dataconn.Pinhole {
+	passer, ok := s.Network.(dataconn.Passer)
+	switch {
+	case !ok, s.Inspect != nil, s.private != [2]bool{}, s.ServerData != Same,
+		wire.FamilyOf(s.clientAddr()) != wire.FamilyOf(s.serverAddr()):
+		return nil
+	}
+	hole, err := passer.Pinhole(s.ctx, caller, to)
+	if err != nil {
+		return nil // the Network says why, to whom it concerns
+	}
+	return hole
 }
 
 // askPassive asks the server to listen, with the client's verb where it will do, and returns the leg that dials it. A
@@ -206,7 +240,16 @@ func (s *Session) askActive(cmd wire.Command, avoid uint16) (dataconn.Leg, wire.
 	if err != nil {
 		return dataconn.Leg{}, wire.Reply{}, noListener(err)
 	}
-	at := dataconn.AddrPort(l.Addr())
+	reply, err := s.tellActive(cmd, dataconn.AddrPort(l.Addr()))
+	if err != nil || !reply.Positive() {
+		l.Close()
+		return dataconn.Leg{}, reply, err
+	}
+	return dataconn.Leg{Listener: l, Peer: s.serverAddr()}, reply, nil
+}
+
+// tellActive asks the server to call an address.
+func (s *Session) tellActive(cmd wire.Command, at netip.AddrPort) (wire.Reply, error) {
 	v6 := at.Addr().Is6()
 	if cmd.Verb == "PORT" && v6 {
 		cmd = wire.NewCommand("EPRT", "")
@@ -217,11 +260,7 @@ func (s *Session) askActive(cmd wire.Command, avoid uint16) (dataconn.Leg, wire.
 		s.noEPRT = true
 		reply, err = s.exchangePort(cmd, at, true)
 	}
-	if err != nil || !reply.Positive() {
-		l.Close()
-		return dataconn.Leg{}, reply, err
-	}
-	return dataconn.Leg{Listener: l, Peer: s.serverAddr()}, reply, nil
+	return reply, err
 }
 
 // exchangePort says EPRT or PORT with our address.
@@ -251,9 +290,9 @@ func lacking(r wire.Reply) bool {
 }
 
 // arm makes the transfer that the next data verb will spend.
-func (s *Session) arm(client, server dataconn.Leg) {
+func (s *Session) arm(client, server dataconn.Leg, hole dataconn.Pinhole, caller dataconn.Side) {
 	s.armed = dataconn.Arm(s.ctx, dataconn.Options{
-		Network: s.Network, Client: client, Server: server,
+		Network: s.Network, Client: client, Server: server, Pinhole: hole, Caller: caller,
 		Setup: s.Timeouts.DataSetup, Idle: s.Timeouts.DataIdle, Linger: linger,
 		Stranger: s.Stranger,
 	})

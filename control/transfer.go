@@ -275,7 +275,15 @@ func (s *Session) copyEnded(t *running) (done bool, code int, err error) {
 		t.by = time.Now().Add(settle)
 		return false, 0, nil
 	case t.direction == dataconn.Upload:
-		if s.private[dataconn.Client] {
+		switch {
+		case t.Carried() == dataconn.Passed:
+			// The kernel has not kept the end back: there is but to tell whether it was one.
+			if s.Gone != nil && s.Gone(s.Client) {
+				return true, 0, fmt.Errorf("%w in mid-upload", errClientLeft)
+			}
+			code, err := s.entrust(t)
+			return code != 0, code, err
+		case s.private[dataconn.Client]:
 			code, err := s.entrust(t) // it said close_notify, so it was not killed
 			return code != 0, code, err
 		}

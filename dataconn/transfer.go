@@ -31,6 +31,10 @@ type Options struct {
 	Setup, Idle time.Duration
 	// Linger bounds how long Commit waits for the receiver to close its end.
 	Linger time.Duration
+	// Pinhole, if not nil, is how the kernel carries the transfer; then neither leg has a Listener, and Caller is the side that
+	// calls. If nothing can come through it, the legs serve, and the caller's listens. The Transfer owns it.
+	Pinhole Pinhole
+	Caller  Side
 	// Stranger hears of each connection refused because it came from somebody else than Leg.Peer. It is called from the
 	// transfer's goroutine. Nil: nobody does.
 	Stranger func(Side, netip.AddrPort)
@@ -65,6 +69,7 @@ type Transfer struct {
 	legs  [2]net.Conn // by Side
 	reset bool
 
+	pinhole Pinhole   // of run's goroutine: how the kernel carries the transfer; nil: it does not, or not any more
 	streams [2]Stream // by Side, of run's goroutine: what bytes go through; the legs themselves where they are not secured
 }
 
@@ -95,9 +100,10 @@ const (
 	Spliced                    // by splice(2): they were not seen
 	Copied                     // through this process's memory
 	Secured                    // the same, and TLS was ended on one side at least
+	Passed                     // by the kernel, from peer to peer: they did not come to us
 )
 
-var carriageNames = [...]string{"", "splice", "copy", "tls"}
+var carriageNames = [...]string{"", "splice", "copy", "tls", "kernel"}
 
 func (c Carriage) String() string { return carriageNames[c] }
 
@@ -142,7 +148,7 @@ func (t *Transfer) Bytes() int64 { return t.bytes.Load() }
 func (t *Transfer) Ready() <-chan struct{} { return t.ready }
 
 // CallsClient reports whether we call the client, as a server in active mode does.
-func (t *Transfer) CallsClient() bool { return !t.opts.Client.listens() }
+func (t *Transfer) CallsClient() bool { return !t.opts.Client.listens() && t.opts.Pinhole == nil }
 
 // Call lets us call the client where the server does not call us, once: when the server has promised that there will be
 // something to say. A client whose command is refused is not called.
@@ -191,19 +197,32 @@ func (t *Transfer) run() {
 	t.err = t.carry()
 	close(t.copied)
 	if t.err != nil {
-		t.Reset()
+		t.cutOff()
 		return
 	}
 	select {
 	case <-t.verdict:
 		t.delivery = t.finish()
 	case <-t.ctx.Done():
-		t.Reset()
+		t.cutOff()
 	}
 }
 
-// carry connects the legs and copies.
+// cutOff is Reset with what only run may do.
+func (t *Transfer) cutOff() {
+	t.Reset()
+	if t.pinhole != nil {
+		t.pinhole.Cut()
+	}
+}
+
+// carry connects the legs and copies, or watches the kernel do it.
 func (t *Transfer) carry() error {
+	if t.pinhole = t.opts.Pinhole; t.pinhole != nil {
+		if err := t.watch(); err != errNotThrough {
+			return err
+		}
+	}
 	if err := t.connect(); err != nil {
 		return err
 	}
@@ -538,6 +557,9 @@ func (t *Transfer) close(side Side) {
 // closing its own end; what it may say meanwhile is read and dropped, since unread bytes would turn our close into a reset.
 // TLS servers that were sent a file have sent tickets which nobody has read: that reset would cost the file its end.
 func (t *Transfer) finish() error {
+	if t.pinhole != nil {
+		return t.watchClose()
+	}
 	from, to := Server, Client
 	if t.direction == Upload {
 		from, to = Client, Server

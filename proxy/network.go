@@ -27,6 +27,8 @@ type network struct {
 	listener *config.Listener
 	counts   *counts
 	ports    *portRanges
+	own      *ownAddresses
+	pinholes *pinholes
 
 	identities *identities
 	tls        *tlsmitm.Session // nil: TLS is refused
@@ -91,22 +93,12 @@ func (n *network) listen(ctx context.Context, side dataconn.Side, avoid uint16) 
 	default:
 		at = dataconn.AddrPort(n.server.LocalAddr()).Addr()
 	}
-	wanted := n.listener.DataPorts
-	if wanted.First == 0 {
-		wanted = anyPorts
-	}
-	ports := n.ports.get(wanted)
-	for range int(wanted.Last-wanted.First) + 1 {
-		port := ports.take()
-		if port == avoid {
-			continue
-		}
-		l, err := n.listenData(ctx, netip.AddrPortFrom(at, port), transparent)
-		if err == nil || !errors.Is(err, syscall.EADDRINUSE) {
-			return l, err
-		}
-	}
-	return nil, fmt.Errorf("all of data_ports %v are in use on %v: widen the range", wanted, at)
+	var l net.Listener
+	err := n.eachPort(at, avoid, func(at netip.AddrPort) (err error) {
+		l, err = n.listenData(ctx, at, transparent)
+		return err
+	})
+	return l, err
 }
 
 // listenAt listens for the client on one port.

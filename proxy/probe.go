@@ -16,6 +16,7 @@ const descriptors = 6
 func Probe(cfg *config.Config) []string {
 	var lines []string
 	plan := Plan(cfg)
+	plan.Pinholes, plan.PinholeNAT = false, false // those say for themselves what they lack
 	if err := canBeTransparent(); err != nil && plan.Divert {
 		line := fmt.Sprintf("transparent sockets are not permitted (%v): run as root, or grant CAP_NET_ADMIN and CAP_NET_BIND_SERVICE", err)
 		if !slices.ContainsFunc(cfg.Listeners, needsTransparency) {

@@ -25,6 +25,7 @@ type Proxy struct {
 	ports      portRanges
 	own        ownAddresses
 	allowances allowances
+	pinholes   pinholes
 	sessions   sync.WaitGroup
 	loops      sync.WaitGroup // accept loops
 
@@ -42,7 +43,7 @@ type Proxy struct {
 // opened and what would help; then none is. End with Drain or Close.
 func New(cfg *config.Config, log *slog.Logger) (*Proxy, error) {
 	p := &Proxy{log: log, resolver: net.DefaultResolver, listeners: map[address]*listener{}, conns: map[net.Conn]struct{}{},
-		allowances: allowances{log: log, ports: map[netip.AddrPort]*allowedPort{}}}
+		pinholes: pinholes{log: log}, allowances: allowances{log: log, ports: map[netip.AddrPort]*allowedPort{}}}
 	p.ctx, p.drain = context.WithCancel(context.Background())
 	p.alive, p.cut = context.WithCancel(context.Background())
 	if err := p.Reload(cfg); err != nil {
@@ -97,6 +98,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	}
 	p.identities = id
 	// From here on nothing fails that leaves less than there was.
+	p.pinholes.adopt(cfg)
 	for i := range cfg.Listeners {
 		s := &setting{cfg: cfg, listener: &cfg.Listeners[i], sockets: k, identities: id}
 		if l, ok := p.listeners[addressOf(s.listener)]; ok {
@@ -125,6 +127,7 @@ func (p *Proxy) Drain() {
 	p.stopAccepting()
 	p.loops.Wait()
 	p.sessions.Wait()
+	p.pinholes.close()
 }
 
 // Close stops accepting and cuts all sessions off. It returns when they are over.
@@ -138,6 +141,7 @@ func (p *Proxy) Close() {
 	p.mu.Unlock()
 	p.loops.Wait()
 	p.sessions.Wait()
+	p.pinholes.close()
 }
 
 func (p *Proxy) stopAccepting() {

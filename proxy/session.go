@@ -39,7 +39,7 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 		}
 	}()
 
-	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, client: client, local: dataconn.AddrPort(c.LocalAddr()), identities: s.identities}
+	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, own: &p.own, pinholes: &p.pinholes, client: client, local: dataconn.AddrPort(c.LocalAddr()), identities: s.identities}
 	switch l.Mode {
 	case config.TPROXY:
 		n.dialed = n.local

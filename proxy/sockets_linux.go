@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
@@ -121,6 +122,47 @@ func (k sockets) listenData(ctx context.Context, at netip.AddrPort, transparent 
 	}
 	return queue(l, dataBacklog)
 }
+
+// reserved is a port that is ours and that nobody listens on.
+type reserved struct {
+	fd int
+	at netip.AddrPort
+}
+
+// reserve takes a port of an address of ours.
+func (k sockets) reserve(at netip.AddrPort) (*reserved, error) {
+	family := unix.AF_INET
+	if at.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err = setData(fd); err == nil {
+		err = k.prepare(fd, at.Addr().Is6(), false)
+	}
+	if err == nil {
+		err = unix.Bind(fd, sockaddr(at))
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return &reserved{fd, at}, nil
+}
+
+// listen listens on the port, and gives it to the listener.
+func (r *reserved) listen() (net.Listener, error) {
+	f := os.NewFile(uintptr(r.fd), "data listener") // it closes the descriptor; the listener has another
+	defer f.Close()
+	if err := unix.Listen(r.fd, dataBacklog); err != nil {
+		return nil, err
+	}
+	return net.FileListener(f)
+}
+
+func (r *reserved) close() { unix.Close(r.fd) }
 
 // notSent is how much may wait in a data socket to be sent before a writer is held up. Without it the kernel holds a
 // writer until a third of a buffer of megabytes is free, and a slow receiver seems not to take anything for minutes.

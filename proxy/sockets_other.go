@@ -41,3 +41,11 @@ func originalDestination(*net.TCPConn) (netip.AddrPort, error) {
 func gone(net.Conn) bool { return false }
 
 func sendUrgent(net.Conn, []byte) error { return errNotLinux }
+
+type reserved struct{ at netip.AddrPort }
+
+func (sockets) reserve(netip.AddrPort) (*reserved, error) { return nil, errNotLinux }
+
+func (*reserved) listen() (net.Listener, error) { return nil, errNotLinux }
+
+func (*reserved) close() {}

@@ -79,12 +79,12 @@ func (d *demo) transparent(ctx context.Context) (*account, error) {
 	return a, nil
 }
 
-// config is all the configuration that ftpalg needs.
+// config is all the configuration that ftpalg needs, and a data path on which nothing goes past it, which the demo checks.
 func (l *lab) config() string {
 	if len(l.families) == 1 {
-		return "listeners: [{mode: tproxy, address: \"0.0.0.0:2121\"}]\n" + tlsConfig
+		return "listeners: [{mode: tproxy, data_path: splice, address: \"0.0.0.0:2121\"}]\n" + tlsConfig
 	}
-	return "listeners: [{mode: tproxy}]\n" + tlsConfig
+	return "listeners: [{mode: tproxy, data_path: splice}]\n" + tlsConfig
 }
 
 // applyRules does what `ftpalg rules --apply` does, on the firewall.

@@ -3,8 +3,10 @@ package firewall
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -35,6 +37,10 @@ func apply(p Plan, rules ruleset) error {
 	if err := replaceTable(rules); err != nil {
 		return advised(errors.Join(err, undoAll(undo)))
 	}
+	if p.Pinholes {
+		// Nobody is told: where it cannot be set, Missing says so, and there are no pinholes.
+		os.WriteFile("/proc/sys/"+accounting, []byte("1"), 0)
+	}
 	return nil
 }
 
@@ -46,7 +52,7 @@ func Remove(p Plan) error {
 		return advised(err)
 	}
 	// The rules go first, so that no packet is marked that would not find the routes.
-	return advised(errors.Join(replaceTable(nil), removeRoutes(p)))
+	return advised(errors.Join(replaceTable(ruleset{}), removeRoutes(p)))
 }
 
 // undoAll takes back what was done, the last first.
@@ -67,7 +73,7 @@ func replaceTable(rules ruleset) error {
 	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 	conn.AddTable(table) // or there might be nothing to delete, which is an error
 	conn.DelTable(table)
-	if len(rules) > 0 {
+	if len(rules.chains) > 0 {
 		conn.AddTable(table)
 		if err := (&loader{conn: conn, table: table}).load(rules); err != nil {
 			return fmt.Errorf("encode table inet %s: %w", tableName, err)
@@ -87,11 +93,24 @@ type loader struct {
 }
 
 func (l *loader) load(rules ruleset) error {
-	chains := make([]*nftables.Chain, len(rules))
-	for i, c := range rules { // all of them before any rule, which may name them
+	if rules.helper {
+		l.conn.AddObj(&nftables.NamedObj{
+			Table: l.table, Name: helperName, Type: nftables.ObjTypeCtHelper, Obj: &expr.CtHelper{Name: helperType, L4Proto: protoTCP},
+		})
+	}
+	for _, m := range rules.mappings {
+		l.sets++
+		set := m.set(l.table)
+		set.ID = l.sets
+		if err := l.conn.AddSet(set, nil); err != nil {
+			return fmt.Errorf("map %s: %w", m.name, err)
+		}
+	}
+	chains := make([]*nftables.Chain, len(rules.chains))
+	for i, c := range rules.chains { // all of them before any rule, which may name them
 		chains[i] = l.conn.AddChain(l.chain(c))
 	}
-	for i, c := range rules {
+	for i, c := range rules.chains {
 		for _, r := range c.rules {
 			if err := l.rule(chains[i], r); err != nil {
 				return fmt.Errorf("%s: %w", r, err)
@@ -169,7 +188,7 @@ func advised(err error) error {
 		return fmt.Errorf("firewall: %w (the table has another default route: choose another route_table)", err)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EAFNOSUPPORT):
 		return fmt.Errorf("firewall: %w (the kernel may lack a module: "+
-			"modprobe -a nf_tables nft_tproxy nft_socket nft_fib_inet nft_ct nft_redir nft_nat)", err)
+			"modprobe -a nf_tables nft_tproxy nft_socket nft_fib_inet nft_ct nft_redir nft_nat nft_log nft_reject_inet nf_conntrack_sane; without the last, set data_path: splice)", err)
 	}
 	return fmt.Errorf("firewall: %w", err)
 }

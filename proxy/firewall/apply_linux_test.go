@@ -209,7 +209,7 @@ func TestMissingRule(t *testing.T) {
 	enterNamespace(t)
 	p := plans()["tproxy-local"]
 	p.Intercepts = append(p.Intercepts, plans()["redirect-criteria"].Intercepts...)
-	for _, c := range p.ruleset() {
+	for _, c := range p.ruleset().chains {
 		for n, r := range c.rules {
 			mustApply(t, p)
 			var handles []string
@@ -257,7 +257,8 @@ func TestMissingTolerates(t *testing.T) {
 // TestFailureLeavesNothing makes each step of Apply fail.
 func TestFailureLeavesNothing(t *testing.T) {
 	p := plans()["tproxy-local"]
-	broken := append(p.ruleset(), chain{name: "last", rules: []rule{{pieces: []piece{jumpTo("nowhere")}}}})
+	broken := p.ruleset()
+	broken.chains = append(broken.chains, chain{name: "last", rules: []rule{{pieces: []piece{jumpTo("nowhere")}}}})
 	tests := []struct {
 		name, before string
 		rules        ruleset

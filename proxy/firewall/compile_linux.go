@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 )
 
 // compile translates instructions. named makes a set known to the kernel and says how to call it.
@@ -39,6 +40,12 @@ func translate(in instr) expr.Any {
 		return &expr.Payload{
 			DestRegister: 1, Base: expr.PayloadBase(in.header), Offset: uint32(in.offset), Len: uint32(in.length),
 		}
+	case loadPart:
+		return &expr.Payload{
+			DestRegister: in.register, Base: expr.PayloadBase(in.header), Offset: uint32(in.offset), Len: uint32(in.length),
+		}
+	case find:
+		return &expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: in.in.name}
 	case and:
 		return &expr.Bitwise{
 			SourceRegister: 1, DestRegister: 1, Len: uint32(len(in.mask)), Mask: in.mask, Xor: make([]byte, len(in.mask)),
@@ -53,6 +60,8 @@ func translate(in instr) expr.Any {
 		return &expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true}
 	case tproxy:
 		return &expr.TProxy{Family: byte(in.family), RegAddr: in.address, RegPort: in.port}
+	case snat:
+		return &expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(in.family), RegAddrMin: in.address, RegAddrMax: in.address}
 	case dnat:
 		// One address and one port are ranges that end where they begin; so the kernel lists them.
 		return &expr.NAT{
@@ -65,6 +74,12 @@ func translate(in instr) expr.Any {
 			r.Flags = expr.NF_NAT_RANGE_PROTO_SPECIFIED
 		}
 		return r
+	case help:
+		return &expr.Objref{Type: int(nftables.ObjTypeCtHelper), Name: helperName}
+	case logged:
+		return &expr.Log{Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN, Group: in.group, Snaplen: logLength}
+	case rejected:
+		return &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}
 	case accept:
 		return &expr.Verdict{Kind: expr.VerdictAccept}
 	case jump:
@@ -84,4 +99,20 @@ func (k setKind) keyType() nftables.SetDatatype {
 		return nftables.TypeIP6Addr
 	}
 	return nftables.TypeInetService
+}
+
+// set is the mapping as the library has it.
+func (m mapping) set(table *nftables.Table) *nftables.Set {
+	address := nftables.TypeIPAddr
+	if m.family == ipv6 {
+		address = nftables.TypeIP6Addr
+	}
+	s := &nftables.Set{
+		Table: table, Name: m.name, IsMap: true, HasTimeout: true,
+		KeyType: nftables.MustConcatSetType(address, address, nftables.TypeInetService), DataType: address,
+	}
+	if m.withPort {
+		s.DataType = nftables.MustConcatSetType(address, nftables.TypeInetService)
+	}
+	return s
 }

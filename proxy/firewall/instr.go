@@ -17,12 +17,17 @@ type (
 		offset, length int // bytes
 	}
 
+	loadPart struct { // of a key that takes several registers
+		register uint32
+		loadHeader
+	}
 	and     struct{ mask []byte } // register 1 &= mask
 	compare struct {
 		how   comparison
 		value []byte
 	}
-	lookup struct{ set set } // register 1 must be in the set
+	lookup struct{ set set }    // register 1 must be in the set
+	find   struct{ in mapping } // registers from 1 on must be a key of the map, and become its value
 
 	put struct {
 		register uint32
@@ -38,7 +43,14 @@ type (
 		family        family
 		address, port uint32 // registers; port 0: unchanged
 	}
+	snat struct {
+		family  family
+		address uint32 // register
+	}
 	redirect struct{ port uint32 } // register; 0: unchanged
+	help     struct{}              // the connection gets our helper
+	logged   struct{ group uint16 }
+	rejected struct{} // with a TCP reset
 	accept   struct{}
 	jump     struct{ chain string } // and come back
 	leave    struct{ chain string } // and do not come back: nft's goto
@@ -58,6 +70,7 @@ type ctKey uint32
 
 const (
 	ctDirection ctKey = 1
+	ctStatus    ctKey = 2
 	ctMark      ctKey = 3
 )
 
@@ -89,6 +102,8 @@ const (
 	protoTCP     = 6 // IPPROTO_TCP
 	addrLocal    = 2 // RTN_LOCAL
 	originalWay  = 0 // IP_CT_DIR_ORIGINAL
+	expected     = 1 // IPS_EXPECTED
+	tcpEnds      = 7 // FIN, SYN and RST among TCP's flags
 	interfaceLen = 16
 )
 
@@ -116,8 +131,20 @@ const (
 	setPorts setKind = 13
 )
 
+// mapping is a map whose elements come and go while we run: nothing of it is a rule's. Its keys are a connection's source,
+// destination and destination port.
+type mapping struct {
+	name     string
+	family   family
+	withPort bool // its values are addresses with ports; else addresses
+}
+
 // ruleset is all that table inet ftpalg holds.
-type ruleset []chain
+type ruleset struct {
+	helper   bool // the helper by which connections may have pinholes
+	mappings []mapping
+	chains   []chain
+}
 
 // chain is a list of rules that packets walk.
 type chain struct {
@@ -134,20 +161,19 @@ type hook struct {
 	named    string // the priority in nft's words
 }
 
-// point is a place of the packet path, by its number in the kernel (NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT).
+// point is a place of the packet path, by its number in the kernel (NF_INET_PRE_ROUTING and so on).
 type point uint32
 
 const (
-	prerouting point = 0
-	output     point = 3
+	prerouting  point = 0
+	forward     point = 2
+	output      point = 3
+	postrouting point = 4
 )
 
 // String is the point's name in nft.
 func (p point) String() string {
-	if p == prerouting {
-		return "prerouting"
-	}
-	return "output"
+	return map[point]string{prerouting: "prerouting", forward: "forward", output: "output", postrouting: "postrouting"}[p]
 }
 
 // rule is a list of tests and then actions.

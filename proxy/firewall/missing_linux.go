@@ -25,6 +25,11 @@ func Missing(p Plan) ([]Fault, error) {
 		return nil, advised(err)
 	}
 	faults, err := missingRules(p.ruleset())
+	if err == nil && p.Pinholes {
+		if value, err := os.ReadFile("/proc/sys/" + accounting); err == nil && strings.TrimSpace(string(value)) != "1" {
+			faults = append(faults, Fault{"the setting " + accounting + "=1", "sysctl -w " + accounting + "=1"})
+		}
+	}
 	if err == nil && p.diverts() {
 		var more []Fault
 		more, err = missingRoutes(p)
@@ -80,7 +85,7 @@ func missingSettings() []Fault {
 
 // missingRules compares our table with the rules.
 func missingRules(rules ruleset) ([]Fault, error) {
-	if len(rules) == 0 {
+	if len(rules.chains) == 0 {
 		return nil, nil
 	}
 	conn, err := connect()
@@ -94,8 +99,9 @@ func missingRules(rules ruleset) ([]Fault, error) {
 	if listed == nil {
 		return []Fault{{fmt.Sprintf("table inet %s", tableName), mendTable}}, nil
 	}
+	// The helper and the mappings need no look of their own: a rule that names one keeps it there.
 	var faults []Fault
-	for _, want := range rules {
+	for _, want := range rules.chains {
 		have, ok := listed[want.name]
 		if !ok || !want.hook.is(have.chain) {
 			faults = append(faults, Fault{fmt.Sprintf("chain %s of table inet %s", want.name, tableName), mendTable})
@@ -209,6 +215,10 @@ func describe(exprs []expr.Any, elements func(*expr.Lookup) ([]nftables.SetEleme
 		case *expr.Ct:
 			does = fmt.Appendf(does, "ct %d", e.Key) // it takes a write for a read, when reading
 		case *expr.Lookup:
+			if !strings.HasPrefix(e.SetName, "__") && e.IsDestRegSet {
+				does = fmt.Appendf(does, "map %s", e.SetName) // a mapping of ours: its elements come and go
+				continue
+			}
 			members, err := elements(e)
 			if err != nil {
 				return nil, fmt.Errorf("set %s: %w", e.SetName, err)

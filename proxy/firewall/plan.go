@@ -10,10 +10,14 @@ import "net/netip"
 // Plan is what the configured listeners need of the kernel.
 type Plan struct {
 	Mark       uint32 // SO_MARK of every socket of ours; never 0. What carries it is never intercepted.
-	DivertMark uint32 // packet mark of diverted packets, and connection mark of local ones; never 0 nor Mark
+	DivertMark uint32 // packet mark of diverted packets, connection mark of local ones and of such as were cut; never 0 nor Mark
 	RouteTable int    // number of the policy routing table: 1 to 2^31-1, but none of the system's (253 to 255)
-	Divert     bool   // some socket is transparent; true already if an intercept is TPROXY
-	Intercepts []Intercept
+	// Pinholes lets the kernel carry single data connections past us (see type Pinholes), and PinholeNAT such as have other
+	// addresses on one side than on the other. LogGroup is the NFLOG group by which we hear of them.
+	Pinholes, PinholeNAT bool
+	LogGroup             uint16
+	Divert               bool // some socket is transparent; true already if an intercept is TPROXY
+	Intercepts           []Intercept
 }
 
 // Kind is how connections are brought to a listener.

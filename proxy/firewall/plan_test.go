@@ -94,6 +94,12 @@ func plans() map[string]Plan {
 			Intercept{
 				Name: "r", Kind: Redirect, Address: address("[::]:2122"), Ports: ftp, DataPorts: data, Interfaces: []string{"lan1"},
 			}),
+		"pinholes": {Mark: 0x66, DivertMark: 0x67, RouteTable: 102, Pinholes: true, LogGroup: 102, Intercepts: []Intercept{
+			{Name: "t", Kind: TPROXY, Address: address("[::]:2121"), Ports: ftp},
+		}},
+		"pinholes-nat": {Mark: 0x66, DivertMark: 0x67, RouteTable: 102, Pinholes: true, PinholeNAT: true, LogGroup: 7, Intercepts: []Intercept{
+			{Name: "r", Kind: Redirect, Address: address("[::]:2121"), Ports: ftp, DataPorts: data},
+		}},
 		"refused": {Mark: 1, DivertMark: 1, RouteTable: 254, Intercepts: []Intercept{
 			{Name: "x\nrm -rf /", Kind: Redirect, Address: address("[::]:2121"), Interfaces: []string{"a\" b"}},
 		}},

@@ -15,18 +15,40 @@ const (
 	chainOut       = "output"
 	chainPreNAT    = "prerouting_nat"
 	chainOutNAT    = "output_nat"
+	chainMasters   = "pinhole_masters"
+	chainCut       = "pinhole_cut"
+	chainSeen      = "pinhole_seen"
+	chainAs        = "pinhole_as"
 )
+
+// What else of ours has a name there.
+const (
+	helperName = "pinholes"
+	helperType = "sane" // the kernel's module nf_conntrack_sane; see masterRules
+)
+
+// accounting is the kernel's setting without which it does not count a connection's bytes.
+const accounting = "net/netfilter/nf_conntrack_acct"
+
+// logLength is how much of a packet the log gets: its headers, an IPv6 packet's with all of TCP's options.
+const logLength = 128
 
 // ruleset is the plan's rules, without chains that would be empty.
 func (p Plan) ruleset() ruleset {
-	chains := ruleset{
+	r := ruleset{helper: p.Pinholes, mappings: p.mappings()}
+	chains := []chain{
 		{name: chainIntercept, rules: p.interceptRules()},
 		{chainPre, &hook{"filter", prerouting, -150, "mangle"}, p.preroutingRules()},
 		{chainOut, &hook{"route", output, -150, "mangle"}, p.outputRules()},
 		{chainPreNAT, &hook{"nat", prerouting, -100, "dstnat"}, p.preroutingNATRules()},
 		{chainOutNAT, &hook{"nat", output, -100, "-100"}, p.outputNATRules()},
+		{chainMasters, &hook{"filter", output, -150, "mangle"}, p.masterRules()},
+		{chainCut, &hook{"filter", forward, -1, "-1"}, p.cutRules()},
+		{chainAs, &hook{"nat", postrouting, 99, "99"}, p.sourceRules()},
+		{chainSeen, &hook{"filter", forward, 300, "300"}, p.seenRules()},
 	}
-	return slices.DeleteFunc(chains, func(c chain) bool { return len(c.rules) == 0 })
+	r.chains = slices.DeleteFunc(chains, func(c chain) bool { return len(c.rules) == 0 })
+	return r
 }
 
 // each calls do for every intercept of a kind, in each of its families.
@@ -121,7 +143,7 @@ func (p Plan) outputRules() []rule {
 // preroutingNATRules redirect control and data connections. What is diverted already is not: in active mode a server calls
 // our transparent socket at its client's address, and its port may be one of the data ports.
 func (p Plan) preroutingNATRules() []rule {
-	return p.natRules(Intercept.families, func(i Intercept, f family, ports []PortRange) [][]piece {
+	return append(p.destinationRules(), p.natRules(Intercept.families, func(i Intercept, f family, ports []PortRange) [][]piece {
 		which := i.passing(f, ports)
 		if p.diverts() {
 			for n := range which {
@@ -129,7 +151,7 @@ func (p Plan) preroutingNATRules() []rule {
 			}
 		}
 		return which
-	})
+	})...)
 }
 
 // outputNATRules do the same for connections that start on this machine.

@@ -28,6 +28,9 @@ func (p Plan) String() string {
 			b.WriteString(p.routeShow(f) + " | grep -q . || " + p.routeAdd(f) + "\n")
 		}
 	}
+	if p.Pinholes {
+		fmt.Fprintf(&b, "\n# The kernel counts what each connection carries, from now on.\nsysctl -qw %s=1\n", accounting)
+	}
 	b.WriteString(p.advice())
 	b.WriteString("\nnft -f - <<'EOF'\n" + p.script() + "EOF\n")
 	return b.String()
@@ -50,6 +53,9 @@ func (p Plan) advice() string {
 	if kinds[TPROXY] {
 		b.WriteString("# While ftpalg is down, packets go on as if there were no tproxy: your forward chain decides about them.\n")
 	}
+	if p.Pinholes {
+		b.WriteString("# If your forward chain drops by default, data that the kernel is to carry needs: ct state established,related accept\n")
+	}
 	if len(p.Intercepts) > 0 {
 		b.WriteString("# Assign no conntrack helper (ct helper set \"ftp\") to these ports: addresses would be rewritten twice.\n")
 	}
@@ -61,11 +67,17 @@ func (p Plan) script() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "add table inet %s\ndelete table inet %[1]s\n", tableName)
 	rules := p.ruleset()
-	if len(rules) == 0 {
+	if len(rules.chains) == 0 {
 		return b.String()
 	}
 	fmt.Fprintf(&b, "table inet %s {\n", tableName)
-	for n, c := range rules {
+	if rules.helper {
+		fmt.Fprintf(&b, "\tct helper %s {\n\t\ttype %q protocol tcp\n\t}\n\n", helperName, helperType)
+	}
+	for _, m := range rules.mappings {
+		fmt.Fprintf(&b, "\tmap %s {\n\t\ttype %s\n\t\tflags timeout\n\t}\n\n", m.name, m.types())
+	}
+	for n, c := range rules.chains {
 		if n > 0 {
 			b.WriteString("\n")
 		}
@@ -83,6 +95,16 @@ func (p Plan) script() string {
 	}
 	b.WriteString("}\n")
 	return b.String()
+}
+
+// types are those of a mapping's keys and values.
+func (m mapping) types() string {
+	address := map[family]string{ipv4: "ipv4_addr", ipv6: "ipv6_addr"}[m.family]
+	value := address
+	if m.withPort {
+		value += " . inet_service"
+	}
+	return fmt.Sprintf("%s . %[1]s . inet_service : %s", address, value)
 }
 
 // String is the rule in nft's language.
