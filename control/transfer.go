@@ -150,6 +150,14 @@ func (s *Session) earlier(by time.Time) time.Time {
 // verdict takes a reply of the server. It reports done, with the code, when the client has had its final reply.
 func (s *Session) verdict(t *running) (done bool, code int, err error) {
 	reply, err := s.server.reply, s.server.err
+	if t.Past() && t.released && reply.Preliminary() {
+		// A second 1yz tells of an end, as a rule (see below), of which we shall hear in a moment.
+		select {
+		case <-t.Copied():
+		case <-time.After(settle):
+		case <-s.ctx.Done():
+		}
+	}
 	select {
 	case <-t.Copied():
 		// Both came at once: our copy's end was first if the server speaks of it.

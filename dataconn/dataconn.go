@@ -38,6 +38,12 @@ type Network interface {
 	Dial(ctx context.Context, side Side, from uint16, to netip.AddrPort) (net.Conn, error)
 }
 
+// Undertaker is a Network that wants to know of each connection that we closed while its peer had yet to close, or had just
+// closed: TCP still holds its addresses (TIME_WAIT).
+type Undertaker interface {
+	Closed(side Side, local, peer netip.AddrPort)
+}
+
 // Leg is one side's half of a transfer. It listens if Listener is set, and dials Address otherwise.
 type Leg struct {
 	Listener net.Listener   // owned by the Transfer once armed

@@ -150,6 +150,9 @@ func (t *Transfer) Ready() <-chan struct{} { return t.ready }
 // CallsClient reports whether we call the client, as a server in active mode does.
 func (t *Transfer) CallsClient() bool { return !t.opts.Client.listens() && t.opts.Pinhole == nil }
 
+// Past reports whether the kernel is to carry the bytes past us: then the peers know of an end before we do.
+func (t *Transfer) Past() bool { return t.opts.Pinhole != nil }
+
 // Call lets us call the client where the server does not call us, once: when the server has promised that there will be
 // something to say. A client whose command is refused is not called.
 func (t *Transfer) Call() { close(t.called) }
@@ -579,6 +582,9 @@ func (t *Transfer) finish() error {
 	dst.SetReadDeadline(time.Now().Add(t.opts.Linger))
 	_, err := io.Copy(io.Discard, dst)
 	dst.Close()
+	if u, ok := t.opts.Network.(Undertaker); ok {
+		u.Closed(to, AddrPort(dst.LocalAddr()), AddrPort(dst.RemoteAddr()))
+	}
 	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil
 	}

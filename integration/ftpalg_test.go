@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -60,10 +61,14 @@ type gateway struct {
 }
 
 // startGateway starts ftpalg on the firewall with a configuration, its rules applied, and returns when it listens. Nothing
-// is forwarded past it.
+// is forwarded past it, unless the kernel is to carry data.
 func (l *lab) startGateway(config string) *gateway {
 	l.t.Helper()
-	l.DropForward()
+	if strings.Contains(config, "data_path: kernel") {
+		l.ForwardRelated()
+	} else {
+		l.DropForward()
+	}
 	return l.startGatewayAs(config, func(ctx context.Context, program string, args ...string) *exec.Cmd {
 		return l.Firewall.Command(ctx, program, args...)
 	})
@@ -81,9 +86,16 @@ func (l *lab) startGatewayAs(config string, command func(context.Context, string
 	return g
 }
 
-// configure writes another configuration, which a SIGHUP makes ftpalg read.
+// modeKey is where a listener's keys begin.
+var modeKey = regexp.MustCompile(`\bmode: (tproxy|redirect|explicit|gateway)\b`)
+
+// configure writes another configuration, which a SIGHUP makes ftpalg read. One that says nothing of data paths has splice
+// everywhere: those are the tests of what ftpalg carries itself.
 func (g *gateway) configure(config string) {
 	g.lab.t.Helper()
+	if !strings.Contains(config, "data_path:") {
+		config = modeKey.ReplaceAllString(config, "data_path: splice, $0")
+	}
 	if err := os.WriteFile(g.config, []byte(config), 0o644); err != nil {
 		g.lab.t.Fatal(err)
 	}

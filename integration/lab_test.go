@@ -137,6 +137,13 @@ func (l *lab) DropForward() {
 	l.Firewall.must("nft", "add table inet lab; add chain inet lab forward { type filter hook forward priority 0; policy drop; }")
 }
 
+// ForwardRelated is DropForward, but for what belongs to connections that were let in, as every stateful firewall has it.
+func (l *lab) ForwardRelated() {
+	l.t.Helper()
+	l.DropForward()
+	l.Firewall.must("nft", "add rule inet lab forward ct state established,related accept")
+}
+
 func (l *lab) logs() string { return filepath.Join(l.Dir, "logs") }
 
 // keepLogs shows the end of every log of a failed test, and keeps the whole.

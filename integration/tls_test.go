@@ -163,11 +163,11 @@ func tlsGatewayPort(d door) uint16 {
 // tlsGateways is a gateway for each door.
 func tlsGateways(servers []*server) string {
 	var b strings.Builder
-	b.WriteString(gateways(servers))
+	b.WriteString(gateways(servers, spliced))
 	for _, s := range servers {
 		for _, f := range families {
 			d := door{s, f, true}
-			fmt.Fprintf(&b, "  - {name: %s, mode: gateway, address: '[::]:%d', server: '%v', implicit: true}\n",
+			fmt.Fprintf(&b, "  - {name: %s, data_path: splice, mode: gateway, address: '[::]:%d', server: '%v', implicit: true}\n",
 				d, tlsGatewayPort(d), d.addrPort())
 		}
 	}

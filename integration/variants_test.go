@@ -85,7 +85,7 @@ func TestOwnSource(t *testing.T) {
 // TestCrossFamily has clients of one family and servers of the other.
 func TestCrossFamily(t *testing.T) {
 	l, servers, g := startVariant(t, func(servers []*server) string {
-		return gateways(servers) + "  - {mode: explicit, address: '[::]:2121'}\n"
+		return gateways(servers, spliced) + "  - {mode: explicit, data_path: splice, address: '[::]:2121'}\n"
 	})
 	t.Cleanup(func() {
 		heard := g.heard()

@@ -11,6 +11,7 @@ import (
 
 	"ftpalg/config"
 	"ftpalg/dataconn"
+	"ftpalg/proxy/firewall"
 	"ftpalg/tlsmitm"
 )
 
@@ -28,6 +29,7 @@ type network struct {
 	counts   *counts
 	ports    *portRanges
 	own      *ownAddresses
+	remains  *firewall.TimeWaits
 	pinholes *pinholes
 
 	identities *identities
@@ -112,6 +114,18 @@ func (n *network) listenAt(ctx context.Context, at netip.AddrPort) (net.Listener
 		return nil, err
 	}
 	return &countedListener{Listener: l, counts: n.counts}, nil
+}
+
+// Closed implements dataconn.Undertaker.
+func (n *network) Closed(side dataconn.Side, local, peer netip.AddrPort) {
+	if n.foreign(side) {
+		n.remains.Forget(local, peer)
+	}
+}
+
+// foreign reports whether our data connections on a side may have the other side's address.
+func (n *network) foreign(side dataconn.Side) bool {
+	return n.transparent(side) || side == dataconn.Client && n.listener.Mode == config.Redirect
 }
 
 // Dial implements dataconn.Network.

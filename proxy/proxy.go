@@ -12,9 +12,11 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 
 	"ftpalg/config"
 	"ftpalg/dataconn"
+	"ftpalg/proxy/firewall"
 )
 
 // Proxy is a running gateway. Make one with New.
@@ -26,6 +28,7 @@ type Proxy struct {
 	own        ownAddresses
 	allowances allowances
 	pinholes   pinholes
+	remains    firewall.TimeWaits
 	sessions   sync.WaitGroup
 	loops      sync.WaitGroup // accept loops
 
@@ -122,12 +125,16 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	return errors.Join(faults...)
 }
 
+// remainsPatience is how long we stay for the clients' and servers' ends of closed connections.
+const remainsPatience = 500 * time.Millisecond
+
 // Drain stops accepting, lets each session finish its transfer for at most timeouts.drain, and returns when all are over.
 func (p *Proxy) Drain() {
 	p.stopAccepting()
 	p.loops.Wait()
 	p.sessions.Wait()
 	p.pinholes.close()
+	p.remains.Settle(remainsPatience)
 }
 
 // Close stops accepting and cuts all sessions off. It returns when they are over.
@@ -142,6 +149,7 @@ func (p *Proxy) Close() {
 	p.loops.Wait()
 	p.sessions.Wait()
 	p.pinholes.close()
+	p.remains.Settle(remainsPatience)
 }
 
 func (p *Proxy) stopAccepting() {

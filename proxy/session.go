@@ -32,14 +32,18 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 	}
 	var loggedIn atomic.Bool
 	defer func() { p.counts.leave(client.Addr(), loggedIn.Load()) }()
+	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, own: &p.own, remains: &p.remains, pinholes: &p.pinholes, client: client, local: dataconn.AddrPort(c.LocalAddr()), identities: s.identities}
 	var servers []net.Conn // one, as a rule
 	defer func() {
 		for _, c := range servers {
 			p.untrack(c)
+			n.Closed(dataconn.Server, dataconn.AddrPort(c.LocalAddr()), dataconn.AddrPort(c.RemoteAddr()))
+		}
+		if l.Mode == config.TPROXY {
+			c.Close()
+			p.remains.Forget(n.local, client)
 		}
 	}()
-
-	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, own: &p.own, pinholes: &p.pinholes, client: client, local: dataconn.AddrPort(c.LocalAddr()), identities: s.identities}
 	switch l.Mode {
 	case config.TPROXY:
 		n.dialed = n.local

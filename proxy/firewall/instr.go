@@ -69,6 +69,7 @@ const (
 type ctKey uint32
 
 const (
+	ctState     ctKey = 0
 	ctDirection ctKey = 1
 	ctStatus    ctKey = 2
 	ctMark      ctKey = 3
@@ -102,6 +103,7 @@ const (
 	protoTCP     = 6 // IPPROTO_TCP
 	addrLocal    = 2 // RTN_LOCAL
 	originalWay  = 0 // IP_CT_DIR_ORIGINAL
+	stateNew     = 8 // of ct state
 	expected     = 1 // IPS_EXPECTED
 	tcpEnds      = 7 // FIN, SYN and RST among TCP's flags
 	interfaceLen = 16

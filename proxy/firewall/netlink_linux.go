@@ -24,6 +24,8 @@ const (
 	messageGet    = 1
 	messageDelete = 2
 
+	sizeofNfgenmsg = 4
+
 	ctaTupleOrig     = 1
 	ctaProtoInfo     = 4
 	ctaMark          = 8
@@ -115,6 +117,13 @@ func (t tuple) family() byte {
 	return byte(ipv6)
 }
 
+// fields calls do with each attribute of an nfnetlink message, after that protocol's header.
+func fields(b []byte, do func(kind uint16, value []byte)) {
+	if len(b) >= sizeofNfgenmsg {
+		attrs(b[sizeofNfgenmsg:], do)
+	}
+}
+
 // attrs calls do with each attribute, without its flags.
 func attrs(b []byte, do func(kind uint16, value []byte)) {
 	for len(b) >= unix.SizeofNlAttr {
@@ -152,8 +161,9 @@ type requests struct {
 	buf []byte
 }
 
-func newRequests() (*requests, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+// newRequests opens a socket of a netlink protocol.
+func newRequests(protocol int) (*requests, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return nil, err
 	}
@@ -210,8 +220,8 @@ func (r *requests) do(m *message, each func(b []byte)) error {
 			case kind == unix.NLMSG_DONE:
 				return nil
 			default:
-				if each != nil && len(body) >= 4 {
-					each(body[4:])
+				if each != nil {
+					each(body)
 				}
 				if !dump {
 					return nil
@@ -294,7 +304,7 @@ func (s *logSocket) read(each func(packet []byte)) error {
 				break
 			}
 			if binary.NativeEndian.Uint16(b[4:]) == subsysLog<<8 { // NFULNL_MSG_PACKET
-				attrs(b[unix.SizeofNlMsghdr+4:length], func(kind uint16, value []byte) {
+				fields(b[unix.SizeofNlMsghdr:length], func(kind uint16, value []byte) {
 					if kind == payload {
 						each(value)
 					}

@@ -55,7 +55,7 @@ func NewPinholes(p Plan, log *slog.Logger) (*Pinholes, error) {
 		return nil, errors.New(missing[0].String())
 	}
 	s := &Pinholes{mark: p.Mark, cut: p.DivertMark, holes: map[hole]*Pinhole{}, raw: map[byte]int{}}
-	if s.requests, err = newRequests(); err != nil {
+	if s.requests, err = newRequests(unix.NETLINK_NETFILTER); err != nil {
 		return nil, fmt.Errorf("firewall: conntrack socket: %w", err)
 	}
 	if s.log, err = newLogSocket(p.LogGroup); err != nil {
@@ -217,7 +217,7 @@ func (p *Pinhole) Count() (Count, error) {
 	m.tuple(ctaTupleOrig, t)
 	var c Count
 	err := p.all.requests.do(m, func(b []byte) {
-		attrs(b, func(kind uint16, value []byte) {
+		fields(b, func(kind uint16, value []byte) {
 			switch kind {
 			case ctaCountersOrig, ctaCountersReply:
 				way := There
@@ -509,39 +509,19 @@ func (p *Pinhole) take(caller netip.AddrPort, way Way, seg segment) {
 	}
 }
 
-// sweep takes away expectations whose control connection is over: those of a run that was killed.
+// sweep takes away what a run that was killed has left: expectations whose control connection is over, and translations that
+// belong to none. Another ftpalg that still lets transfers finish keeps its own.
 func (s *Pinholes) sweep() error {
-	type left struct{ expected, master tuple }
-	var all []left
-	for _, f := range allFamilies() {
-		m := newMessage(subsysExpectation, messageGet, unix.NLM_F_DUMP, byte(f), 0)
-		err := s.requests.do(m, func(b []byte) {
-			var l left
-			ours := false
-			attrs(b, func(kind uint16, value []byte) {
-				switch kind {
-				case ctaExpectTuple:
-					l.expected = parseTuple(value)
-				case ctaExpectMaster:
-					l.master = parseTuple(value)
-				case ctaExpectHelper:
-					ours = string(value) == helperType+"\x00"
-				}
-			})
-			if ours {
-				all = append(all, l)
-			}
-		})
-		if err != nil {
-			return err
-		}
+	expected, err := s.expected()
+	if err != nil {
+		return err
 	}
-	for _, l := range all {
-		m := newMessage(subsysConntrack, messageGet, 0, l.master.family(), 0)
-		m.tuple(ctaTupleOrig, l.master)
+	for h, master := range expected {
+		m := newMessage(subsysConntrack, messageGet, 0, master.family(), 0)
+		m.tuple(ctaTupleOrig, master)
 		ours, over := false, true
 		err := s.requests.do(m, func(b []byte) {
-			attrs(b, func(kind uint16, value []byte) {
+			fields(b, func(kind uint16, value []byte) {
 				switch kind {
 				case ctaMark:
 					ours = len(value) == 4 && binary.BigEndian.Uint32(value) == s.mark
@@ -551,8 +531,98 @@ func (s *Pinholes) sweep() error {
 			})
 		})
 		if err == nil && ours && over {
-			s.forget(Hole{From: l.expected.source.Addr(), At: l.expected.dest})
+			s.forget(Hole{From: h.from, At: h.to})
+			delete(expected, h)
+		}
+	}
+	// Translations: first those of destinations, of which those of sources may be a part.
+	leads := map[hole]bool{}
+	for m, set := range s.mappings {
+		if !m.withPort {
+			continue
+		}
+		err := s.sweepMapping(set, func(key hole, value []byte) bool {
+			_, kept := expected[key]
+			if kept {
+				leads[hole{key.from, addressOf(value)}] = true
+			}
+			return kept
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for m, set := range s.mappings {
+		if m.withPort {
+			continue
+		}
+		err := s.sweepMapping(set, func(key hole, _ []byte) bool {
+			_, kept := expected[key]
+			return kept || leads[key]
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// expected are the expectations that belong to a helper of our kind, with their control connections.
+func (s *Pinholes) expected() (map[hole]tuple, error) {
+	all := map[hole]tuple{}
+	for _, f := range allFamilies() {
+		m := newMessage(subsysExpectation, messageGet, unix.NLM_F_DUMP, byte(f), 0)
+		err := s.requests.do(m, func(b []byte) {
+			var expected, master tuple
+			ours := false
+			fields(b, func(kind uint16, value []byte) {
+				switch kind {
+				case ctaExpectTuple:
+					expected = parseTuple(value)
+				case ctaExpectMaster:
+					master = parseTuple(value)
+				case ctaExpectHelper:
+					ours = string(value) == helperType+"\x00"
+				}
+			})
+			if ours {
+				all[hole{expected.source.Addr(), expected.dest}] = master
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// sweepMapping takes the elements away that are not to be kept.
+func (s *Pinholes) sweepMapping(set *nftables.Set, keep func(key hole, value []byte) bool) error {
+	s.nat.Lock()
+	defer s.nat.Unlock()
+	elements, err := s.tables.GetSetElements(set)
+	if err != nil {
+		return err
+	}
+	var away []nftables.SetElement
+	for _, e := range elements {
+		half := (len(e.Key) - 4) / 2 // a key is two addresses and a word with the port
+		from, _ := netip.AddrFromSlice(e.Key[:half])
+		if !keep(hole{from, addressOf(e.Key[half:])}, e.Val) {
+			away = append(away, nftables.SetElement{Key: e.Key})
+		}
+	}
+	if len(away) == 0 {
+		return nil
+	}
+	if err := s.tables.SetDeleteElements(set, away); err != nil {
+		return err
+	}
+	return s.tables.Flush()
+}
+
+// addressOf reads what elementAddress writes.
+func addressOf(b []byte) netip.AddrPort {
+	a, _ := netip.AddrFromSlice(b[:len(b)-4])
+	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[len(b)-4:]))
 }

@@ -19,7 +19,7 @@ func (p Plan) masterRules() []rule {
 	}
 	return []rule{{
 		why:    "Our connections to servers may have pinholes. The helper reads nothing that we send; it is none but a place for them.",
-		pieces: []piece{marked(p.Mark), tcpOnly(), original(), markConnection(p.Mark), helped()},
+		pieces: []piece{marked(p.Mark), tcpOnly(), fresh(), markConnection(p.Mark), helped()},
 	}}
 }
 
@@ -119,6 +119,11 @@ func (f family) tcp() piece {
 func endOfTCP() piece {
 	return piece{"tcp flags fin,syn,rst", append(tcpOnly().code,
 		loadHeader{transport, 13, 1}, and{[]byte{tcpEnds}}, compare{notEqual, []byte{0}})}
+}
+
+// fresh matches a connection's first packet, unless it was expected.
+func fresh() piece {
+	return piece{"ct state new", []instr{loadCT{ctState}, and{native(stateNew)}, compare{notEqual, native(0)}}}
 }
 
 // helped gives the connection our helper.

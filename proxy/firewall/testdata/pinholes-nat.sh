@@ -51,7 +51,7 @@ table inet ftpalg {
 	chain pinhole_masters {
 		type filter hook output priority mangle; policy accept;
 		# Our connections to servers may have pinholes. The helper reads nothing that we send; it is none but a place for them.
-		meta mark 0x66 meta l4proto tcp ct direction original ct mark set 0x66 ct helper set "pinholes"
+		meta mark 0x66 meta l4proto tcp ct state new ct mark set 0x66 ct helper set "pinholes"
 	}
 
 	chain pinhole_cut {

@@ -1,0 +1,158 @@
+package firewall
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TimeWaits takes away what closed transparent sockets leave: for a minute after it closed first, TCP keeps a socket's addresses
+// (TIME_WAIT, RFC 9293 §3.4). Ours have the addresses of client and server, and the kernel does not forward packets between two
+// addresses for which it has a socket: the next connection of the same two ports, through a pinhole or past a proxy that has
+// stopped, would find nobody. What the state protects from is kept in mind by the peer's sequence numbers and by the firewall's
+// connection tracking. The zero value is ready, and its methods are safe for concurrent use.
+type TimeWaits struct {
+	mu      sync.Mutex
+	waiting []closing
+	running bool
+}
+
+// closing is a socket that was closed, by its own address and its peer's.
+type closing struct {
+	local, peer netip.AddrPort
+	tries       int
+	due         time.Time
+}
+
+// A closed socket's peer may take its time to close as well. These are the times after which we look again, in all as long as
+// the kernel waits for it.
+var lookAgain = []time.Duration{50 * time.Millisecond, 200 * time.Millisecond, time.Second, 4 * time.Second, 15 * time.Second, 42 * time.Second}
+
+// Forget has a socket that has been closed forgotten as soon as it is in TIME_WAIT.
+func (w *TimeWaits) Forget(local, peer netip.AddrPort) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiting = append(w.waiting, closing{local: local, peer: peer, due: time.Now().Add(lookAgain[0])})
+	if !w.running {
+		w.running = true
+		go w.run()
+	}
+}
+
+// Settle does its work at once, for as long as anything is left of it, but not for longer than patience.
+func (w *TimeWaits) Settle(patience time.Duration) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		w.look(end.Add(time.Hour))
+		w.mu.Lock()
+		left := len(w.waiting)
+		w.mu.Unlock()
+		if left == 0 || time.Now().After(end) {
+			return
+		}
+	}
+}
+
+// run looks after closed sockets as long as there are any.
+func (w *TimeWaits) run() {
+	for {
+		w.mu.Lock()
+		if len(w.waiting) == 0 {
+			w.running = false
+			w.mu.Unlock()
+			return
+		}
+		next := w.waiting[0].due
+		for _, c := range w.waiting {
+			if c.due.Before(next) {
+				next = c.due
+			}
+		}
+		w.mu.Unlock()
+		// Not one by one: many sessions may end in a moment.
+		time.Sleep(max(time.Until(next), 10*time.Millisecond))
+		w.look(time.Now())
+	}
+}
+
+// look looks at the sockets that are due by a time.
+func (w *TimeWaits) look(by time.Time) {
+	w.mu.Lock()
+	var due, later []closing
+	for _, c := range w.waiting {
+		if c.due.After(by) {
+			later = append(later, c)
+		} else {
+			due = append(due, c)
+		}
+	}
+	w.waiting = later
+	w.mu.Unlock()
+	if len(due) == 0 {
+		return
+	}
+	later = forget(due)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiting = append(w.waiting, later...)
+}
+
+// forget destroys the sockets that are in TIME_WAIT, and returns those that may yet come to that.
+func forget(all []closing) (later []closing) {
+	r, err := newRequests(unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return nil
+	}
+	defer r.close()
+	for _, c := range all {
+		const timeWait, closed = 6, 7 // TCP_TIME_WAIT, TCP_CLOSE
+		state := byte(closed)
+		err := r.do(socketMessage(sockDiagByFamily, 0, c), func(b []byte) {
+			if len(b) > 1 {
+				state = b[1]
+			}
+		})
+		switch {
+		case errors.Is(err, unix.ENOENT):
+		case err == nil && state == timeWait:
+			r.do(socketMessage(sockDestroy, unix.NLM_F_ACK, c), nil) // a kernel that cannot (CONFIG_INET_DIAG_DESTROY) keeps it
+		case c.tries+1 < len(lookAgain):
+			c.tries++
+			c.due = time.Now().Add(lookAgain[c.tries])
+			later = append(later, c)
+		}
+	}
+	return later
+}
+
+// Messages about sockets (linux/sock_diag.h).
+const (
+	sockDiagByFamily = 20
+	sockDestroy      = 21
+)
+
+// socketMessage is a message about one socket (struct inet_diag_req_v2).
+func socketMessage(kind, flags uint16, c closing) *message {
+	m := &message{make([]byte, unix.SizeofNlMsghdr, 128)}
+	binary.NativeEndian.PutUint16(m.b[4:], kind)
+	binary.NativeEndian.PutUint16(m.b[6:], unix.NLM_F_REQUEST|flags)
+	family := byte(unix.AF_INET)
+	if c.local.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	m.b = append(m.b, family, protoTCP, 0, 0)
+	m.b = binary.NativeEndian.AppendUint32(m.b, ^uint32(0)) // in any state
+	m.b = binary.BigEndian.AppendUint16(m.b, c.local.Port())
+	m.b = binary.BigEndian.AppendUint16(m.b, c.peer.Port())
+	for _, a := range []netip.Addr{c.local.Addr(), c.peer.Addr()} {
+		var field [16]byte
+		copy(field[:], a.AsSlice())
+		m.b = append(m.b, field[:]...)
+	}
+	m.b = binary.NativeEndian.AppendUint32(m.b, 0)          // at any interface
+	m.b = binary.NativeEndian.AppendUint64(m.b, ^uint64(0)) // whatever its cookie
+	return m
+}
