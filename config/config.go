@@ -44,8 +44,8 @@ type DataPath string
 
 // The paths of plain data.
 const (
-	PathAuto   DataPath = "auto"   // the kernel where it can and it pays, otherwise we
-	PathKernel DataPath = "kernel" // the kernel wherever it can; where it cannot, that is a fault that is reported
+	PathAuto   DataPath = "auto"   // the kernel where it can, otherwise we; it pays for every size of file
+	PathKernel DataPath = "kernel" // the same, and a warning if it cannot
 	PathSplice DataPath = "splice" // we, by splice(2)
 )
 

@@ -39,7 +39,7 @@ var meanings = []meaning{
 	{key: "listeners[].data_path",
 		text: "Who carries plain data connections that nobody must see (no TLS, both sides in the same mode and address family). " +
 			"kernel: the kernel, from peer to peer, through one pinhole for each, which needs the rules of `ftpalg rules`; what it " +
-			"cannot carry comes to ftpalg, and that is reported. auto: the same, as long as it costs less than ftpalg would. splice: always ftpalg."},
+			"cannot carry comes to ftpalg, and a kernel that can carry nothing is warned of. auto: the same, without the warning. splice: always ftpalg."},
 	{key: "listeners[].unknown_commands",
 		text: "Commands that ftpalg does not know. relay: the server answers them. refuse: ftpalg does, with 502; stops what a " +
 			"server understands and ftpalg cannot judge."},

@@ -68,6 +68,40 @@ func (s *pinholes) adopt(cfg *config.Config) {
 	}
 }
 
+// DataPaths says for each listener of a configuration who would carry its plain data connections now, and why that is not the
+// kernel.
+func DataPaths(cfg *config.Config) []string {
+	plan := Plan(cfg)
+	plan.Intercepts, plan.Divert = nil, false
+	why := ""
+	if plan.Pinholes {
+		switch missing, err := firewall.Missing(plan); {
+		case err != nil:
+			why = fmt.Sprintf("it cannot be told what the kernel has: %v", err)
+		case len(missing) > 0:
+			why = missing[0].String()
+		}
+	}
+	var lines []string
+	for i := range cfg.Listeners {
+		l, why := &cfg.Listeners[i], why
+		switch {
+		case l.DataPath == config.PathSplice:
+			why = "data_path is splice"
+		case l.ServerData != config.DataSame:
+			why = "server_data is not same"
+		case l.Address.Addr().IsLoopback():
+			why = "its clients are on this machine"
+		}
+		if why == "" {
+			lines = append(lines, fmt.Sprintf("listener %s: the kernel carries plain data connections", l.Name))
+		} else {
+			lines = append(lines, fmt.Sprintf("listener %s: data connections come to ftpalg: %s", l.Name, why))
+		}
+	}
+	return lines
+}
+
 func samePinholes(a, b firewall.Plan) bool {
 	return a.Mark == b.Mark && a.DivertMark == b.DivertMark && a.LogGroup == b.LogGroup && a.PinholeNAT == b.PinholeNAT
 }

@@ -36,7 +36,11 @@ func TestReadme(t *testing.T) {
 		if code := run(command.args, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
 			t.Errorf("%q ended with %d: %s", command.args, code, &stderr)
 		}
-		if stdout.String() != command.want {
+		got := stdout.String()
+		if command.args[0] == "check" { // what follows is of this machine
+			got = got[:min(len(got), len(command.want))]
+		}
+		if got != command.want {
 			t.Errorf("%q prints\n%s\nbut README has\n%s", command.args, &stdout, command.want)
 		}
 	}
@@ -60,7 +64,7 @@ func TestReadmeInspection(t *testing.T) {
 		t.Fatal(err)
 	}
 	stdout.Reset()
-	if code := run([]string{"check", file}, &stdout, &stderr); code != 0 || stdout.String() != "The configuration is valid: 1 listener(s).\n" {
+	if code := run([]string{"check", file}, &stdout, &stderr); code != 0 || !strings.HasPrefix(stdout.String(), "The configuration is valid: 1 listener(s).\n") {
 		t.Errorf("check ended with %d: %s%s", code, &stdout, &stderr)
 	}
 }

@@ -16,7 +16,8 @@ import (
 func newCheck(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use: "check [FILE]", Short: "Validate a configuration and say all that is wrong with it",
-		Long: "Check reads a configuration and prints every fault with its file, line and key. It exits with 2 if there is one.",
+		Long: "Check reads a configuration and prints every fault with its file, line and key. It exits with 2 if there is one.\n" +
+			"Of a valid one it says who would carry each listener's plain data connections now, and why that is not the kernel.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
@@ -27,6 +28,9 @@ func newCheck(o *options) *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "The configuration is valid: %d listener(s).\n", len(cfg.Listeners))
+			for _, line := range proxy.DataPaths(cfg) {
+				fmt.Fprintln(cmd.OutOrStdout(), line)
+			}
 			return nil
 		},
 	}
