@@ -159,6 +159,7 @@ func TestKernelPath(t *testing.T) {
 	need(t, "nft", "conntrack")
 	for _, mode := range kernelModes {
 		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
 			l := newLab(t)
 			g := l.startGateway(kernelConfig(mode.listener))
 			for _, f := range families {
@@ -194,7 +195,9 @@ func TestKernelPath(t *testing.T) {
 								if seen := peer(x.serverData) == clientAddress[f].Addr(); seen != mode.seesClient {
 									t.Errorf("%s: the server sees data from %v", verb, peer(x.serverData))
 								}
-								caller.refused(t, at) // it was for one
+								if i == 0 {
+									caller.refused(t, at) // it was for one
+								}
 							}
 						}
 						l.noPinholes(t)
@@ -426,6 +429,7 @@ func TestKernelBlocked(t *testing.T) {
 	need(t, "nft", "conntrack")
 	for _, mode := range kernelModes {
 		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
 			l := newLab(t)
 			g := l.startGateway(strings.Replace(kernelConfig(mode.listener), "kernel", "auto", 1))
 			p := newPuppet(t, l, port(serverAddress, v4, 21))
