@@ -27,6 +27,7 @@ var rooms = map[string][]string{
 	"tlsmitm":             {},
 	"integration":         {"..."}, // it has nothing but tests
 	"integration/ftptest": {},
+	"integration/bench":   {"tlsmitm"}, // an authority for the gateway
 }
 
 // outside are the packages of others that have one place, and that place. A place that ends in /... has all below it.
@@ -39,16 +40,16 @@ var outside = []struct {
 	{"github.com/go-viper/", []string{"config"}, "the file is config's alone"},
 	{"go.yaml.in/", []string{"config"}, "the file is config's alone"},
 	{"github.com/spf13/cobra", []string{"cmd/ftpalg"}, "the command line is the program's alone"},
-	{"golang.org/x/sys", []string{"proxy/...", demo}, "system calls are proxy's alone"},
+	{"golang.org/x/sys", []string{"proxy/...", demo, bench}, "system calls are proxy's alone"},
 	{"github.com/google/nftables", []string{"proxy/firewall", demo}, "system calls are proxy's alone"},
-	{"github.com/vishvananda/", []string{"proxy/firewall", demo}, "system calls are proxy's alone"},
+	{"github.com/vishvananda/", []string{"proxy/firewall", demo, bench}, "system calls are proxy's alone"},
 	{"github.com/mdlayher/", []string{"proxy/firewall"}, "system calls are proxy's alone"},
-	{"syscall", []string{"proxy/...", "cmd/ftpalg", "integration/ftptest"}, "system calls are proxy's alone; signals and error numbers are not calls"},
+	{"syscall", []string{"proxy/...", "cmd/ftpalg", "integration/ftptest", bench}, "system calls are proxy's alone; signals and error numbers are not calls"},
 	{"unsafe", nil, "nobody needs it"},
 	{"C", nil, "nobody needs it"},
-	{"crypto/tls", []string{"tlsmitm", demo}, "a certificate is tlsmitm's alone"},
-	{"crypto/x509", []string{"tlsmitm", demo}, "a certificate is tlsmitm's alone"},
-	{"os/exec", []string{demo}, "the gateway starts no programs"},
+	{"crypto/tls", []string{"tlsmitm", demo, bench}, "a certificate is tlsmitm's alone"},
+	{"crypto/x509", []string{"tlsmitm", demo, bench}, "a certificate is tlsmitm's alone"},
+	{"os/exec", []string{demo, bench}, "the gateway starts no programs"},
 	{"github.com/jlaffaye/ftp", []string{demo}, "neither can be the data path"},
 	{"github.com/fclairamb/", []string{demo}, "neither can be the data path"},
 	{"github.com/spf13/afero", []string{demo}, "neither can be the data path"},
@@ -56,6 +57,9 @@ var outside = []struct {
 
 // demo is the place of what only `ftpalg demo` needs: files of the program that are named so. It builds a lab of its own.
 const demo = "cmd/ftpalg/demo"
+
+// bench builds a lab of its own too, and is client, server and judge in it. Nothing of it gets into the gateway.
+const bench = "integration/bench"
 
 // stdOnly are the rooms that import nothing but the standard library and each other as rooms says.
 var stdOnly = []string{"control", "control/wire", "dataconn", "tlsmitm", "integration/ftptest"}

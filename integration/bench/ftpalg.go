@@ -1,0 +1,109 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"ftpalg/tlsmitm"
+)
+
+// ftpalgSubjects are the ways in which ftpalg carries data.
+var ftpalgSubjects = []subject{
+	{Name: "ftpalg-tproxy-splice", About: "ftpalg, intercepting by TPROXY, data by splice",
+		Start: func(f *firewall) (*way, error) { return startFtpalg(f, "mode: tproxy", f.Server, false) }},
+	{Name: "ftpalg-gateway-splice", About: "ftpalg as a gateway, data by splice",
+		Start: func(f *firewall) (*way, error) {
+			return startFtpalg(f, gateway(f), netip.AddrPortFrom(f.ClientSide, ftpPort), false)
+		}},
+	{Name: "ftpalg-tproxy-tls", About: "ftpalg, intercepting by TPROXY, ending TLS on both sides",
+		Start: func(f *firewall) (*way, error) { return startFtpalg(f, "mode: tproxy, tls: inspect", f.Server, true) }},
+}
+
+func gateway(f *firewall) string {
+	return fmt.Sprintf("mode: gateway, address: '%v:%d', server: '%v'", f.ClientSide, ftpPort, f.Server)
+}
+
+// ftpalgProgram is the program to measure: what -ftpalg says, or built from this module.
+var ftpalgProgram string
+
+// buildFtpalg builds ftpalg once, as a release is built.
+var buildFtpalg = sync.OnceValues(func() (string, error) {
+	if ftpalgProgram != "" {
+		return ftpalgProgram, nil
+	}
+	dir, err := os.MkdirTemp("", "ftpalg-bench-build-")
+	if err != nil {
+		return "", err
+	}
+	atExit = append(atExit, func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "ftpalg")
+	return path, run("go", "build", "-trimpath", "-o", path, "ftpalg/cmd/ftpalg")
+})
+
+// startFtpalg starts ftpalg with one listener, on a firewall that forwards nothing else. It logs warnings, as the logs of the
+// others are off.
+func startFtpalg(f *firewall, listener string, control netip.AddrPort, secured bool) (*way, error) {
+	program, err := buildFtpalg()
+	if err != nil {
+		return nil, err
+	}
+	w := &way{Control: control, Plain: !secured, TLS: secured, Version: ftpalgVersion(program)}
+	// There is room for all sessions of the benchmark, whose clients are few addresses.
+	config := fmt.Sprintf("listeners: [{%s}]\nlimits: {sessions: 20000, sessions_per_client: 20000, sessions_in_login: 20000, pending_connections: 4096}\nlog: {level: warn}\n", listener)
+	if secured {
+		cert, key, err := tlsmitm.NewAuthority(tlsmitm.AuthorityOptions{Name: "ftpalg's authority", Lifetime: 7 * 24 * time.Hour})
+		if err == nil {
+			w.Authority, err = f.File("authority.crt", string(cert))
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(f.Dir, "authority.key"), key, 0o600)
+		}
+		if err != nil {
+			return nil, err
+		}
+		config += fmt.Sprintf("tls: {authority_cert: authority.crt, authority_key: authority.key, server_roots: %s}\n", f.Authority)
+	}
+	file, err := f.File("ftpalg.yaml", config)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Nft(fmt.Sprintf(statefulRules, "")); err != nil {
+		return nil, err
+	}
+	if err := f.Run(program, "rules", "--apply", "--config", file); err != nil {
+		return nil, err
+	}
+	p, err := f.Start("ftpalg", f.Command(program, "run", "--config", file))
+	if err != nil {
+		return nil, err
+	}
+	w.Processes = []*process{p}
+	return w, f.AwaitGreeting(p, control)
+}
+
+// ftpalgVersion is the revision that the program was built from.
+func ftpalgVersion(program string) string {
+	said, err := exec.Command("go", "version", "-m", program).Output()
+	if err != nil {
+		return "ftpalg"
+	}
+	version, dirty := "ftpalg", ""
+	for line := range strings.Lines(string(said)) {
+		line = strings.TrimSpace(line)
+		if revision, ok := strings.CutPrefix(line, "build\tvcs.revision="); ok {
+			version += " " + revision[:min(12, len(revision))]
+		}
+		if line == "build\tvcs.modified=true" {
+			dirty = " with changes"
+		}
+	}
+	return version + dirty
+}

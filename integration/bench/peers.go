@@ -1,0 +1,6 @@
+//go:build linux
+
+package main
+
+// peerSubjects are other people's proxies.
+var peerSubjects []subject
