@@ -45,7 +45,7 @@ var buildFtpalg = sync.OnceValues(func() (string, error) {
 	}
 	atExit = append(atExit, func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "ftpalg")
-	return path, run("go", "build", "-trimpath", "-o", path, "ftpalg/cmd/ftpalg")
+	return path, run("go", "build", "-trimpath", "-buildvcs=auto", "-o", path, "ftpalg/cmd/ftpalg")
 })
 
 // startFtpalg starts ftpalg with one listener, on a firewall that forwards nothing else. It logs warnings, as the logs of the

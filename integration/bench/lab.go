@@ -118,21 +118,6 @@ func (l *lab) newNamespace(role string) (string, error) {
 	)
 }
 
-// startEnds starts the origin and returns when it listens.
-func (l *lab) startEnds() error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	command := l.command(l.server, l.Dir, self)
-	command.Env = append(command.Env, roleVariable+"=origin", certVariable+"="+l.Cert, keyVariable+"="+l.Key)
-	p, err := l.start(filepath.Join(l.Dir, "origin.log"), command)
-	if err != nil {
-		return err
-	}
-	return p.Await("listening")
-}
-
 // clientHosts is the number of addresses that clients come from, since one has not ports enough.
 const clientHosts = 8
 

@@ -28,6 +28,11 @@ type way struct {
 	Control netip.AddrPort
 	// User is what clients log in as. Empty: "bench". The password does not matter.
 	User string
+	// OldVerbs has clients say PASV and PORT, for what does not understand EPSV and EPRT.
+	OldVerbs bool
+	// Sessions is how many sessions at once it can have, where that is less than its descriptors allow (zero). The report says
+	// the number.
+	Sessions int
 	// Plain and TLS say which protections Control has: none, and AUTH TLS with PROT P, TLS 1.3 on both sides of a proxy.
 	Plain, TLS bool
 
