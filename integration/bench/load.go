@@ -86,7 +86,7 @@ const fileTime = 400 * time.Millisecond
 func (g *generator) streams(t *task) (answer, error) {
 	var bytes atomic.Int64
 	count := func(n int) { bytes.Add(int64(n)) }
-	return t.measure(&bytes, func(n int, over func() bool) error {
+	return t.measure(&bytes, func(n int, ready func(), over func() bool) error {
 		move := func(size int64) error { return t.relayed(n, size, t.Upload, count) }
 		if t.Control.IsValid() {
 			c, err := t.login(n)
@@ -99,7 +99,8 @@ func (g *generator) streams(t *task) (answer, error) {
 				move = func(size int64) error { return c.store(size, t.Active, count) }
 			}
 		}
-		for size := int64(8 << 20); !over(); {
+		ready()
+		for size, first := int64(8<<20), true; first || !over(); first = false {
 			begun := time.Now()
 			if err := move(size); err != nil {
 				return err
@@ -117,8 +118,9 @@ const smallFile = 1 << 10
 // sessions has complete sessions.
 func (g *generator) sessions(t *task) (answer, error) {
 	var done atomic.Int64
-	return t.measure(&done, func(n int, over func() bool) error {
-		for ; !over(); n += t.AtOnce {
+	return t.measure(&done, func(n int, ready func(), over func() bool) error {
+		ready()
+		for first := true; first || !over(); n, first = n+t.AtOnce, false {
 			c, err := t.login(n)
 			if err != nil {
 				return err
@@ -139,13 +141,14 @@ func (g *generator) sessions(t *task) (answer, error) {
 // small has small transfers within a session.
 func (g *generator) small(t *task) (answer, error) {
 	var done atomic.Int64
-	return t.measure(&done, func(n int, over func() bool) error {
+	return t.measure(&done, func(n int, ready func(), over func() bool) error {
 		c, err := t.login(n)
 		if err != nil {
 			return err
 		}
 		defer c.quit()
-		for !over() {
+		ready()
+		for first := true; first || !over(); first = false {
 			if err := c.retrieve(smallFile, t.Active, func(int) {}); err != nil {
 				return err
 			}
@@ -155,18 +158,22 @@ func (g *generator) small(t *task) (answer, error) {
 	})
 }
 
-// measure has AtOnce workers work until it is over, which adds to a counter.
-func (t *task) measure(counter *atomic.Int64, work func(n int, over func() bool) error) (answer, error) {
+// measure has AtOnce workers work until it is over, which adds to a counter. They say when they are ready to begin.
+func (t *task) measure(counter *atomic.Int64, work func(n int, ready func(), over func() bool) error) (answer, error) {
 	var over atomic.Bool
-	var wg sync.WaitGroup
+	var wg, preparing sync.WaitGroup
 	failed := make(chan error, t.AtOnce)
+	preparing.Add(t.AtOnce)
 	for n := range t.AtOnce {
 		wg.Go(func() {
-			if err := work(n, over.Load); err != nil {
+			ready := sync.OnceFunc(preparing.Done)
+			defer ready()
+			if err := work(n, ready, over.Load); err != nil {
 				failed <- err
 			}
 		})
 	}
+	preparing.Wait()
 	pause := func(d time.Duration) error {
 		select {
 		case err := <-failed:

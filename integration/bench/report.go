@@ -77,9 +77,16 @@ type figure struct {
 	Min     float64   `json:"min"`
 	Max     float64   `json:"max"`
 	Samples []float64 `json:"samples"`
-	// Ratios are medians of the ratios of each round, by what the figure is held against: a subject, or "fewest" for the
-	// same subject with the fewest sessions present.
-	Ratios map[string]float64 `json:"ratios"`
+	// Ratios are by what the figure is held against: a subject, or "fewest" for the same subject with the fewest sessions
+	// present.
+	Ratios map[string]ratio `json:"ratios"`
+}
+
+// A ratio is of a figure to another, from the two values of each round.
+type ratio struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
 }
 
 // fewest is what figures are held against that tell how costs grow.
@@ -116,6 +123,25 @@ func (r *report) leaveOut(subject, measure, why string) {
 	r.LeftOut = append(r.LeftOut, missing{"left out", subject, measure, why})
 }
 
+// addAdded adds what ways add to forwarding's latency in a round, when all of it has been measured.
+func (r *report) addAdded(m *measure, round int) {
+	const from, to = "p50", "added-p50"
+	at := func(subject string) (float64, bool) {
+		for _, s := range r.samples[key{m.Name, subject, from, 0}] {
+			if s.round == round {
+				return s.value, true
+			}
+		}
+		return 0, false
+	}
+	least, ok := at(forwarding)
+	for _, s := range r.Subjects {
+		if v, found := at(s.Name); ok && found && s.Name != forwarding {
+			r.add(m, s.Name, round, reading{to, 0, v - least})
+		}
+	}
+}
+
 func (r *report) add(m *measure, subject string, round int, x reading) {
 	if !slices.ContainsFunc(r.order, func(o measure) bool { return o.Name == m.Name }) {
 		r.order = append(r.order, *m)
@@ -124,8 +150,8 @@ func (r *report) add(m *measure, subject string, round int, x reading) {
 	r.samples[k] = append(r.samples[k], sample{round, x.value})
 }
 
-// bases are the subjects that figures are held against, with what they are called in columns.
-var bases = []struct{ subject, short string }{{forwarding, "fwd"}, {kernelHelper, "helper"}}
+// bases are the subjects that figures are held against.
+var bases = []string{forwarding, kernelHelper}
 
 // figures are all figures, in the order of measures, metrics, sessions present and subjects.
 func (r *report) figures() []figure {
@@ -161,7 +187,7 @@ func (r *report) figure(measure, subject string, x metric, present int) (figure,
 	if len(samples) == 0 {
 		return figure{}, false
 	}
-	f := figure{Kind: "figure", Measure: measure, Subject: subject, Metric: x.Name, Unit: x.Unit, Present: present, Ratios: map[string]float64{}}
+	f := figure{Kind: "figure", Measure: measure, Subject: subject, Metric: x.Name, Unit: x.Unit, Present: present, Ratios: map[string]ratio{}}
 	for _, s := range samples {
 		f.Samples = append(f.Samples, s.value)
 	}
@@ -177,7 +203,7 @@ func (r *report) figure(measure, subject string, x metric, present int) (figure,
 		return f, true
 	}
 	for _, b := range bases {
-		f.hold(b.subject, samples, r.samples[key{measure, b.subject, x.Of, present}])
+		f.hold(b, samples, r.samples[key{measure, b, x.Of, present}])
 	}
 	return f, true
 }
@@ -193,7 +219,7 @@ func (f *figure) hold(name string, samples, against []sample) {
 		}
 	}
 	if len(ratios) > 0 {
-		f.Ratios[name] = median(ratios)
+		f.Ratios[name] = ratio{median(ratios), slices.Min(ratios), slices.Max(ratios)}
 	}
 }
 
@@ -264,12 +290,14 @@ func (r *report) writeMetric(t io.Writer, m measure, x metric, present int, all 
 	if present > 0 {
 		title += fmt.Sprintf(" with %d present", present)
 	}
-	against := "÷ fwd\t÷ helper"
+	// What it is held against, if that is not the same metric of the other subject.
+	of := map[string]string{"ends-cpu-per-gib": "'s ends", "ends-cpu-each": "'s ends", "origin-memory": "'s server", "origin-descriptors": "'s server"}[x.Of]
+	against := fmt.Sprintf("÷ fwd%s\t÷ helper%[1]s", of)
 	switch {
 	case x.Self:
 		against = "÷ fewest"
 	case m.Protected:
-		against = "÷ fwd"
+		against = "÷ fwd" + of
 	}
 	fmt.Fprintf(t, "\t%s\t%s\tmin\tmax\t%s\t\n", title, x.Unit, against)
 	for _, f := range all {
@@ -287,7 +315,7 @@ func (r *report) writeMetric(t io.Writer, m measure, x metric, present int, all 
 		for _, name := range names {
 			cell := "-"
 			if ratio, ok := f.Ratios[name]; ok {
-				cell = number(ratio)
+				cell = number(ratio.Median)
 			}
 			fmt.Fprintf(t, "\t%s", cell)
 		}

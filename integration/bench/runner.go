@@ -144,6 +144,7 @@ func (r *runner) measure(m *measure, all []*standing) error {
 				r.add(m, s.Name, round, x)
 			}
 		}
+		r.addAdded(m, round)
 		fmt.Fprintf(r.Progress, "%s: round %d of %d in %.1f s\n", m.Name, round+1, r.Rounds, time.Since(begun).Seconds())
 	}
 	return nil
@@ -177,10 +178,9 @@ func (r *runner) prepare(m *measure, able []*standing) (restore func(), err erro
 		}
 	}
 	if m.Segments {
-		const usual = 65535 // of the kernel
 		for _, s := range able {
-			undo = append(undo, func() { s.on.segments(usual) })
-			if err := s.on.segments(1); err != nil {
+			undo = append(undo, func() { s.on.segmentation(true) })
+			if err := s.on.segmentation(false); err != nil {
 				return restore, err
 			}
 		}
@@ -207,14 +207,9 @@ func (r *runner) prepare(m *measure, able []*standing) (restore func(), err erro
 	return restore, nil
 }
 
-// segments sets how many segments the ends' packets may have for the device to cut.
-func (f *firewall) segments(n int) error {
-	for _, namespace := range []string{f.client, f.server} {
-		if err := run("ip", "-n", namespace, "link", "set", f.link, "gso_max_segs", fmt.Sprint(n)); err != nil {
-			return err
-		}
-	}
-	return nil
+// segmentation is setSegmentation for both ends.
+func (f *firewall) segmentation(on bool) error {
+	return errors.Join(setSegmentation(f.client, f.link, on), setSegmentation(f.server, f.link, on))
 }
 
 func (s *standing) pids() []int {
