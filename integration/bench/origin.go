@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -96,7 +97,7 @@ func (o *origin) relayed(c *net.TCPConn) {
 			part(s, c)
 		}
 	case verb == "STOR":
-		if received, err := receive(s); err == nil && received == n {
+		if received, err := receive(io.LimitReader(s, n)); err == nil && received == n {
 			// The client has no control connection on which to hear that all has arrived.
 			fmt.Fprintln(s, "226 done")
 			part(s, c)
@@ -187,16 +188,21 @@ func (s *originSession) act(verb, argument string) string {
 		}
 		return "200 fine"
 	case "RETR":
-		return s.transfer(func(c net.Conn) error {
+		return s.transfer(func(c net.Conn, tcp *net.TCPConn) error {
 			n, err := strconv.ParseInt(argument, 10, 64)
 			if err != nil {
 				return err
 			}
-			return send(c, n)
+			if err := send(c, n); err != nil {
+				return err
+			}
+			return part(c, tcp)
 		})
 	case "STOR":
-		return s.transfer(func(c net.Conn) error {
+		return s.transfer(func(c net.Conn, tcp *net.TCPConn) error {
 			_, err := receive(c)
+			// The file is whole, whatever becomes of our last words: mod_proxy resets the connection without hearing them.
+			part(c, tcp)
 			return err
 		})
 	case "QUIT":
@@ -213,7 +219,7 @@ func (s *originSession) disarm() {
 }
 
 // transfer makes the data connection, moves the file and returns the last reply.
-func (s *originSession) transfer(move func(net.Conn) error) string {
+func (s *originSession) transfer(move func(net.Conn, *net.TCPConn) error) string {
 	defer s.disarm()
 	if s.data == nil && !s.dialed.IsValid() {
 		return "425 PASV or PORT first"
@@ -240,13 +246,9 @@ func (s *originSession) transfer(move func(net.Conn) error) string {
 	defer tcp.Close()
 	var data net.Conn = tcp
 	if s.prot {
-		data = tls.Server(tcp, s.tls)
+		data = tls.Server(tcp, s.dataTLS())
 	}
-	err := move(data)
-	if err == nil {
-		err = part(data, tcp)
-	}
-	if err != nil {
+	if err := move(data, tcp); err != nil {
 		return "426 " + err.Error()
 	}
 	return "226 done"
@@ -265,7 +267,7 @@ func send(c net.Conn, size int64) error {
 }
 
 // receive reads a file to its end.
-func receive(c net.Conn) (size int64, err error) {
+func receive(c io.Reader) (size int64, err error) {
 	b := buffers.Get().(*[]byte)
 	defer buffers.Put(b)
 	for {
@@ -278,6 +280,22 @@ func receive(c net.Conn) (size int64, err error) {
 			return size, err
 		}
 	}
+}
+
+// dataTLS is for a data connection: the control connection's session may be resumed, and no other ticket is sent. That would
+// lie in the socket of a client that only writes, which resets the connection when it closes it, and loses the end of the
+// file: mod_proxy does.
+func (o *origin) dataTLS() *tls.Config {
+	return &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		const preSharedKey = 41 // RFC 8446, section 4.2
+		config := o.tls.Clone()
+		config.SessionTicketsDisabled = !slices.Contains(h.Extensions, preSharedKey)
+		config.UnwrapSession = func(identity []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
+			config.SessionTicketsDisabled = true // from here on it is about new ones alone
+			return o.tls.DecryptTicket(identity, cs)
+		}
+		return config, nil
+	}}
 }
 
 // part closes a connection in order. TLS says its last, TCP too, and the peer's last words are read, since a reset in answer
