@@ -76,7 +76,7 @@ func bench(ctx context.Context, args []string, out io.Writer) error {
 	}
 	o := options{Rounds: *rounds, Warm: *window * 3 / 10, Window: *window, Gathered: []int{1, 100, 1000, 10_000}, Progress: os.Stderr}
 	if *quick {
-		o.Rounds, o.Warm, o.Window, o.Gathered = 1, 20*time.Millisecond, 50*time.Millisecond, []int{1, 20}
+		o.Rounds, o.Warm, o.Window, o.Gathered = 1, 20*time.Millisecond, 100*time.Millisecond, []int{1, 200}
 	}
 	var err, err2 error
 	o.Subjects, err = choose(subjects, func(s subject) string { return s.Name }, *wanted, "subject", forwarding, kernelHelper)

@@ -16,7 +16,7 @@ type panel struct {
 	measure, metric string
 	title           string
 	against         string // the base
-	cost            bool   // less is better: dots on a logarithmic scale, since costs differ by orders of magnitude
+	cost            bool   // less is better: dots on a logarithmic axis, since costs differ by orders of magnitude
 }
 
 // panels are what the plot shows, as far as there are figures, two in a row.
@@ -102,7 +102,7 @@ func (r *report) writeSVG(w io.Writer) error {
 	for _, s := range r.Subjects {
 		versions = append(versions, s.Name+": "+s.Version)
 	}
-	for _, line := range wrap("Green: the kernel alone; blue: ftpalg. Medians, and from the least to the most of all rounds. "+
+	for _, line := range wrap("Green: the kernel alone; blue: ftpalg; thin lines: from the least to the most of all rounds. Bars: more is better; dots: less is. "+
 		strings.Join(versions, "; ")+".", 150) {
 		y += 14
 		say(&body, 8, y, "small", "start", line)
@@ -115,7 +115,7 @@ func (r *report) writeSVG(w io.Writer) error {
 		return err
 	}
 	var head strings.Builder
-	say(&head, 8, 18, "title", "start", "Ways through a firewall, held against the kernel's own in the same run")
+	say(&head, 8, 18, "title", "start", "Ways of FTP through a firewall, held against the kernel's own in the same run")
 	say(&head, 8, 36, "small", "start", fmt.Sprintf("%s, %d cores, %s, %s", m.CPU, m.Cores, m.Kernel, m.Date))
 	_, err = io.WriteString(w, head.String()+body.String()+"</svg>\n")
 	return err
@@ -135,9 +135,9 @@ func (p panel) rows(all []figure) []figure {
 }
 
 func (p panel) draw(out *strings.Builder, x, y int, rows []figure) {
-	title := p.title + ", of " + p.against + "'s"
+	title := p.title + ", ÷ " + p.against
 	if p.cost {
-		title = p.title + ", " + rows[0].Unit + " (less is better)"
+		title = fmt.Sprintf("%s, %s (on the axis: ÷ %s)", p.title, rows[0].Unit, p.own())
 	}
 	say(out, x+8, y+12, "title", "start", title)
 	top, bottom := y+panelHead-14, y+panelHead+len(rows)*rowHeight
@@ -145,7 +145,7 @@ func (p panel) draw(out *strings.Builder, x, y int, rows []figure) {
 	for _, tick := range scale.ticks {
 		at := x + labelWidth + scale.at(tick)
 		class := "grid"
-		if tick == 1 && !p.cost {
+		if tick == 1 {
 			class = "base"
 		}
 		fmt.Fprintf(out, "<line class=%q x1=\"%d\" y1=\"%d\" x2=\"%[2]d\" y2=\"%d\"/>\n", class, at, top+8, bottom)
@@ -154,11 +154,7 @@ func (p panel) draw(out *strings.Builder, x, y int, rows []figure) {
 	for i, f := range rows {
 		middle := y + panelHead + i*rowHeight + rowHeight/2
 		say(out, x+labelWidth-6, middle+4, "", "end", f.Subject)
-		low, mid, high := f.Min, f.Median, f.Max
-		if !p.cost {
-			q := f.Ratios[p.against]
-			low, mid, high = q.Min, q.Median, q.Max
-		}
+		q := f.Ratios[p.against]
 		left := x + labelWidth
 		class := "other"
 		switch {
@@ -168,12 +164,15 @@ func (p panel) draw(out *strings.Builder, x, y int, rows []figure) {
 			class = "kernel"
 		}
 		if p.cost {
-			fmt.Fprintf(out, "<circle class=%q cx=\"%d\" cy=\"%d\" r=\"4\"/>\n", class, left+scale.at(mid), middle)
+			fmt.Fprintf(out, "<circle class=%q cx=\"%d\" cy=\"%d\" r=\"4\"/>\n", class, left+scale.at(q.Median), middle)
 		} else {
-			fmt.Fprintf(out, "<rect class=%q x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"/>\n", class, left, middle-5, scale.at(mid), 10)
+			fmt.Fprintf(out, "<rect class=%q x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"/>\n", class, left, middle-5, scale.at(q.Median), 10)
 		}
-		fmt.Fprintf(out, "<line class=\"spread\" x1=\"%d\" y1=\"%d\" x2=\"%d\" y2=\"%[2]d\"/>\n", left+scale.at(low), middle, left+scale.at(high))
-		value := number(mid)
+		fmt.Fprintf(out, "<line class=\"spread\" x1=\"%d\" y1=\"%d\" x2=\"%d\" y2=\"%[2]d\"/>\n", left+scale.at(q.Min), middle, left+scale.at(q.Max))
+		value := number(q.Median)
+		if p.cost {
+			value = number(f.Median)
+		}
 		if f.Present > 0 {
 			value += fmt.Sprintf(" (%d)", f.Present)
 		}
@@ -206,20 +205,28 @@ func (p panel) scale(rows []figure) scale {
 		// Beyond that only noise is.
 		return scale{from: 0, to: most * 1.08, ticks: []float64{0, 0.25, 0.5, 0.75, 1}}
 	}
-	least, most := math.Inf(1), 0.0
+	least, most := 1.0, 1.0
 	for _, f := range rows {
-		if f.Median > 0 {
-			least, most = min(least, f.Median), max(most, f.Median)
+		if v := f.Ratios[p.against].Median; v > 0 {
+			least, most = min(least, v), max(most, v)
 		}
 	}
-	if most == 0 {
-		least, most = 1, 1
-	}
-	s := scale{from: math.Pow(10, math.Floor(math.Log10(least))), to: math.Pow(10, math.Ceil(math.Log10(most*1.01))), log: true}
+	s := scale{from: math.Pow(10, math.Floor(math.Log10(least*0.999))), to: math.Pow(10, math.Ceil(math.Log10(most*1.001))), log: true}
 	for tick := s.from; tick <= s.to*1.01; tick *= 10 {
 		s.ticks = append(s.ticks, tick)
 	}
 	return s
+}
+
+// own is what a cost is held against.
+func (p panel) own() string {
+	switch p.metric {
+	case "memory":
+		return "the server's"
+	case "added-p50":
+		return "forwarding"
+	}
+	return "the ends' own"
 }
 
 // say writes text.

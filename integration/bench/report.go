@@ -262,11 +262,12 @@ func (r *report) writeTable(w io.Writer) error {
 		fmt.Fprintf(out, "\n%s: %s\n", m.Name, m.About)
 		t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 		for _, x := range metrics {
-			if x.Quiet {
-				continue
-			}
-			for _, present := range r.presences(m.Name, x.Name) {
-				r.writeMetric(t, m, x, present, all)
+			switch {
+			case x.Quiet:
+			case m.Presence:
+				r.writeGrowth(t, m, x, all)
+			default:
+				r.writeMetric(t, m, x, all)
 			}
 		}
 		t.Flush()
@@ -285,42 +286,78 @@ func (r *report) writeTable(w io.Writer) error {
 	return out.Flush()
 }
 
-func (r *report) writeMetric(t io.Writer, m measure, x metric, present int, all []figure) {
-	title := x.Name
-	if present > 0 {
-		title += fmt.Sprintf(" with %d present", present)
+// whose is a header's addition for what a metric is held against, where that is not the same of the other subject.
+var whose = map[string]string{"ends-cpu-per-gib": "'s ends", "ends-cpu-each": "'s ends",
+	"origin-memory": "'s server", "origin-descriptors": "'s server"}
+
+// writeMetric writes a row for each subject.
+func (r *report) writeMetric(t io.Writer, m measure, x metric, all []figure) {
+	held := bases
+	if m.Protected {
+		held = held[:1]
 	}
-	// What it is held against, if that is not the same metric of the other subject.
-	of := map[string]string{"ends-cpu-per-gib": "'s ends", "ends-cpu-each": "'s ends", "origin-memory": "'s server", "origin-descriptors": "'s server"}[x.Of]
-	against := fmt.Sprintf("÷ fwd%s\t÷ helper%[1]s", of)
-	switch {
-	case x.Self:
-		against = "÷ fewest"
-	case m.Protected:
-		against = "÷ fwd" + of
-	}
-	fmt.Fprintf(t, "\t%s\t%s\tmin\tmax\t%s\t\n", title, x.Unit, against)
+	begun := false
 	for _, f := range all {
-		if f.Measure != m.Name || f.Metric != x.Name || f.Present != present {
+		if f.Measure != m.Name || f.Metric != x.Name {
 			continue
 		}
-		fmt.Fprintf(t, "\t%s\t%s\t%s\t%s", f.Subject, number(f.Median), number(f.Min), number(f.Max))
-		names := []string{fewest}
-		if !x.Self {
-			names = []string{forwarding, kernelHelper}
-			if m.Protected {
-				names = names[:1]
+		if !begun {
+			begun = true
+			fmt.Fprintf(t, "\t%s\t%s\tmin\tmax", x.Name, x.Unit)
+			for _, b := range held {
+				fmt.Fprintf(t, "\t÷ %s%s", b, whose[x.Of])
 			}
+			fmt.Fprint(t, "\t\n")
 		}
-		for _, name := range names {
-			cell := "-"
-			if ratio, ok := f.Ratios[name]; ok {
-				cell = number(ratio.Median)
-			}
-			fmt.Fprintf(t, "\t%s", cell)
+		fmt.Fprintf(t, "\t%s\t%s\t%s\t%s", f.Subject, number(f.Median), number(f.Min), number(f.Max))
+		for _, b := range held {
+			fmt.Fprintf(t, "\t%s", f.ratio(b))
 		}
 		fmt.Fprint(t, "\t\n")
 	}
+}
+
+// writeGrowth writes a row for each subject with two columns for each number of sessions present.
+func (r *report) writeGrowth(t io.Writer, m measure, x metric, all []figure) {
+	numbers := r.presences(m.Name, x.Name)
+	if len(numbers) == 0 {
+		return
+	}
+	against := fewest
+	if !x.Self {
+		against = forwarding
+	}
+	fmt.Fprintf(t, "\t%s, %s", x.Name, x.Unit)
+	for _, n := range numbers {
+		fmt.Fprintf(t, "\twith %d\tmin–max\t÷ %s%s", n, against, whose[x.Of])
+	}
+	fmt.Fprint(t, "\t\n")
+	for _, s := range r.Subjects {
+		cells, any := "", false
+		for _, n := range numbers {
+			i := slices.IndexFunc(all, func(f figure) bool {
+				return f.Measure == m.Name && f.Metric == x.Name && f.Subject == s.Name && f.Present == n
+			})
+			if i < 0 {
+				cells += "\t\t\t"
+				continue
+			}
+			any = true
+			f := all[i]
+			cells += fmt.Sprintf("\t%s\t%s–%s\t%s", number(f.Median), number(f.Min), number(f.Max), f.ratio(against))
+		}
+		if any {
+			fmt.Fprintf(t, "\t%s%s\t\n", s.Name, cells)
+		}
+	}
+}
+
+// ratio is a figure's ratio as a cell has it.
+func (f figure) ratio(against string) string {
+	if r, ok := f.Ratios[against]; ok {
+		return number(r.Median)
+	}
+	return "-"
 }
 
 // number writes a number with three digits that count, or more before the point.
