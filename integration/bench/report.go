@@ -120,7 +120,10 @@ func (r *report) miss(subject, measure string, err error) {
 }
 
 func (r *report) leaveOut(subject, measure, why string) {
-	r.LeftOut = append(r.LeftOut, missing{"left out", subject, measure, why})
+	m := missing{"left out", subject, measure, why}
+	if !slices.Contains(r.LeftOut, m) { // a pattern's other measures have said it
+		r.LeftOut = append(r.LeftOut, m)
+	}
 }
 
 // addAdded adds what ways add to forwarding's latency in a round, when all of it has been measured.

@@ -105,11 +105,11 @@ func (r *runner) stand(s subject) (*standing, error) {
 func (r *runner) measure(m *measure, all []*standing) error {
 	var able []*standing
 	for _, s := range all {
-		if !s.can(m) {
+		if measures, why := s.excuse(m.Name); why != "" {
+			r.leaveOut(s.Name, measures, why)
 			continue
 		}
-		if why := s.excuse(m.Name); why != "" {
-			r.leaveOut(s.Name, m.Name, why)
+		if !s.can(m) {
 			continue
 		}
 		able = append(able, s)
@@ -158,15 +158,16 @@ func (s *standing) can(m *measure) bool {
 	return m.Protected && s.way.TLS || !m.Protected && s.way.Plain
 }
 
-func (s *standing) excuse(measure string) string {
+// excuse says for which measures, this one among them, a subject says that it cannot do them, and why.
+func (s *standing) excuse(measure string) (measures, why string) {
 	for pattern, why := range s.way.Cannot {
 		if ok, err := path.Match(pattern, measure); err != nil {
-			return err.Error()
+			return pattern, err.Error()
 		} else if ok {
-			return why
+			return pattern, why
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // prepare makes the lab as a measure wants it, until restore is called.
