@@ -17,18 +17,28 @@ import (
 
 // ftpalgSubjects are the ways in which ftpalg carries data.
 var ftpalgSubjects = []subject{
-	{Name: "ftpalg-tproxy-splice", About: "ftpalg, intercepting by TPROXY, data by splice",
-		Start: func(f *firewall) (*way, error) { return startFtpalg(f, "mode: tproxy", f.Server, false) }},
-	{Name: "ftpalg-gateway-splice", About: "ftpalg as a gateway, data by splice",
-		Start: func(f *firewall) (*way, error) {
-			return startFtpalg(f, gateway(f), netip.AddrPortFrom(f.ClientSide, ftpPort), false)
-		}},
+	ftpalgTproxy("auto", "data as it chooses"),
+	ftpalgTproxy("kernel", "data by the kernel"),
+	ftpalgTproxy("splice", "data by splice"),
+	ftpalgGateway("kernel", "data by the kernel"),
+	ftpalgGateway("splice", "data by splice"),
 	{Name: "ftpalg-tproxy-tls", About: "ftpalg, intercepting by TPROXY, ending TLS on both sides",
 		Start: func(f *firewall) (*way, error) { return startFtpalg(f, "mode: tproxy, tls: inspect", f.Server, true) }},
 }
 
-func gateway(f *firewall) string {
-	return fmt.Sprintf("mode: gateway, address: '%v:%d', server: '%v'", f.ClientSide, ftpPort, f.Server)
+func ftpalgTproxy(path, about string) subject {
+	return subject{Name: "ftpalg-tproxy-" + path, About: "ftpalg, intercepting by TPROXY, " + about,
+		Start: func(f *firewall) (*way, error) {
+			return startFtpalg(f, "mode: tproxy, data_path: "+path, f.Server, false)
+		}}
+}
+
+func ftpalgGateway(path, about string) subject {
+	return subject{Name: "ftpalg-gateway-" + path, About: "ftpalg as a gateway, " + about,
+		Start: func(f *firewall) (*way, error) {
+			at := netip.AddrPortFrom(f.ClientSide, ftpPort)
+			return startFtpalg(f, fmt.Sprintf("mode: gateway, address: '%v', server: '%v', data_path: %s", at, f.Server, path), at, false)
+		}}
 }
 
 // ftpalgProgram is the program to measure: what -ftpalg says, or built from this module.

@@ -22,7 +22,7 @@ var kernelSubjects = []subject{
 	{Name: kernelHelper, About: "nf_conntrack_ftp on a firewall that drops", Start: func(f *firewall) (*way, error) {
 		return &way{Version: kernelVersion(), Control: f.Server, Plain: true}, f.Nft(helperRules)
 	}},
-	{Name: kernelHelper + "-masquerade", About: "the same with masquerade", Start: func(f *firewall) (*way, error) {
+	{Name: "helper-masquerade", About: "the same with masquerade", Start: func(f *firewall) (*way, error) {
 		return &way{Version: kernelVersion(), Control: f.Server, Plain: true}, f.Nft(helperRules + fmt.Sprintf(`
 			table ip nat {
 				chain postrouting {

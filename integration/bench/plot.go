@@ -135,11 +135,12 @@ func (p panel) rows(all []figure) []figure {
 }
 
 func (p panel) draw(out *strings.Builder, x, y int, rows []figure) {
-	title := p.title + ", ÷ " + p.against
+	title := p.title
 	if p.cost {
-		title = fmt.Sprintf("%s, %s (on the axis: ÷ %s)", p.title, rows[0].Unit, p.own())
+		title += ", " + rows[0].Unit
 	}
 	say(out, x+8, y+12, "title", "start", title)
+	say(out, x+labelWidth-6, y+panelHead-10, "small", "end", "÷ "+p.base())
 	top, bottom := y+panelHead-14, y+panelHead+len(rows)*rowHeight
 	scale := p.scale(rows)
 	for _, tick := range scale.ticks {
@@ -160,7 +161,7 @@ func (p panel) draw(out *strings.Builder, x, y int, rows []figure) {
 		switch {
 		case strings.HasPrefix(f.Subject, "ftpalg"):
 			class = "ours"
-		case f.Subject == forwarding || strings.HasPrefix(f.Subject, kernelHelper):
+		case slices.ContainsFunc(kernelSubjects, func(s subject) bool { return s.Name == f.Subject }):
 			class = "kernel"
 		}
 		if p.cost {
@@ -198,12 +199,8 @@ func (s scale) at(v float64) int {
 
 func (p panel) scale(rows []figure) scale {
 	if !p.cost {
-		most := 1.0
-		for _, f := range rows {
-			most = max(most, f.Ratios[p.against].Median)
-		}
-		// Beyond that only noise is.
-		return scale{from: 0, to: most * 1.08, ticks: []float64{0, 0.25, 0.5, 0.75, 1}}
+		// What is beyond is noise, or a way on which another limit applies.
+		return scale{from: 0, to: 1.2, ticks: []float64{0, 0.25, 0.5, 0.75, 1}}
 	}
 	least, most := 1.0, 1.0
 	for _, f := range rows {
@@ -218,15 +215,15 @@ func (p panel) scale(rows []figure) scale {
 	return s
 }
 
-// own is what a cost is held against.
-func (p panel) own() string {
+// base is what is on the axis, a cost's value being beside it.
+func (p panel) base() string {
 	switch p.metric {
 	case "memory":
 		return "the server's"
-	case "added-p50":
-		return "forwarding"
+	case "cpu-per-gib", "cpu-each":
+		return "the ends' own"
 	}
-	return "the ends' own"
+	return p.against
 }
 
 // say writes text.
