@@ -1,0 +1,46 @@
+//go:build linux
+
+// Bench measures ways of FTP through a firewall side by side: what the kernel forwards, ftpalg in each way of carrying data,
+// and other proxies. As root:
+//
+//	go run ./integration/bench [-rounds 5] [-subjects ftpalg-*,squid] [-measures plain-*] [-json FILE] [-svg FILE]
+//
+// It builds ftpalg and unpacks the other proxies (install.sh). -list shows what there is, -quick tries everything in a few
+// minutes with figures of no worth. It ends with an error if anything that was to be measured could not be.
+//
+// # The lab
+//
+// A client's and a server's network namespace have between them a firewall's namespace for each subject, by veth pairs with
+// addresses of their own. So all subjects stand at once, and every measure goes over all of them in turn, round by round, in
+// an order that rotates: what the machine does meanwhile falls on all, and the ratios are of two values of the same round.
+// Client and server are processes of this program. The server sends from memory and discards what it receives; that neither
+// is the limit is shown by the subject forwarding, on which nothing else is. The machine's cores are shared by client, server
+// and proxy, as in every such lab: a proxy that takes no more processor time than the ends halves the throughput.
+//
+// The firewalls of proxies forward nothing but what belongs to connections that they know. Logs are off, or at warnings. TLS
+// is version 1.3 on both sides, with certificates for P-256 keys, verified; data connections resume the control connection's
+// session, and control connections resume nothing.
+//
+// # What is measured
+//
+// Throughput is of a window, after a time to warm up, in which each stream moves files that take about 0.4 s each, one after
+// the other in a session. Rates are of complete sessions, or of small files in one session, in such a window.
+//
+// Processor time is user's and system's of all processes of the proxy, from the scheduler's own clocks, over the whole of a task
+// and divided by all that was done in it. It has what the kernel does at once in the proxy's name: delivering a packet to a
+// socket on the same machine is the sender's time, not the receiver's, so a proxy's figure has a part of the ends' TCP. It is
+// held against what client and server together take for the same without a proxy. The kernel's own forwarding is done in
+// the ends' time, where no process is to be seen.
+//
+// Latency is of NOOP, one after the other, with every process on the same core. What a way adds is the difference of medians
+// to forwarding in the same round.
+//
+// For memory and growth a subject is set up anew and sessions gather: idle, logged in, up to as many as the limit on
+// descriptors allows (the table says how many). Memory is the proportional set size of all processes, less what it was before,
+// for each session; what sockets hold in the kernel is not in it. It is held against the server's own memory for the same
+// sessions. Then sessions leave, and at each number that is present others come and go: their cost is held against the cost
+// with the fewest present.
+//
+// In the measures called mtu the ends' devices do not cut large packets (TSO is off), so TCP sends packets of the MTU's size,
+// and that is what the firewall forwards or a proxy receives.
+package main
