@@ -206,9 +206,22 @@ func (r *report) figure(measure, subject string, x metric, present int) (figure,
 		return f, true
 	}
 	for _, b := range bases {
-		f.hold(b, samples, r.samples[key{measure, b, x.Of, present}])
+		f.hold(b, samples, r.samples[key{measure, b, x.Of, r.nearest(measure, b, x.Of, present)}])
 	}
 	return f, true
+}
+
+// nearest is the number of sessions present for which there are samples of a subject that is nearest to one: some hold fewer
+// sessions than others can have.
+func (r *report) nearest(measure, subject, metric string, present int) int {
+	best, found := present, false
+	far := func(p int) int { return max(p-present, present-p) }
+	for _, p := range r.presences(measure, metric) {
+		if len(r.samples[key{measure, subject, metric, p}]) > 0 && (!found || far(p) < far(best)) {
+			best, found = p, true
+		}
+	}
+	return best
 }
 
 // hold holds a figure against another's samples, round by round, so that what all of a round suffered cancels.

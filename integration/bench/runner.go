@@ -309,14 +309,14 @@ func (r *runner) presence(m *measure, of subject) (readings []reading, err error
 		return nil, err
 	}
 	numbers := r.Gathered
-	if s.way.Sessions > 0 {
+	if most := s.way.Sessions; most > 0 && most < numbers[len(numbers)-1] {
 		numbers = nil
 		for _, n := range r.Gathered {
-			if n < s.way.Sessions {
+			if n < most {
 				numbers = append(numbers, n)
 			}
 		}
-		numbers = append(numbers, s.way.Sessions)
+		numbers = append(numbers, most)
 	}
 	largest := numbers[len(numbers)-1]
 	for _, n := range numbers {
