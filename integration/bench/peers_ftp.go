@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 )
 
 // ftpPeers are proxies that know FTP.
@@ -17,9 +18,12 @@ var ftpPeers = []subject{
 	{Name: "suse", About: "SUSE's ftp-proxy as a gateway", Start: startSUSE},
 }
 
-// startSquid starts one Squid that intercepts control connections by TPROXY. For data connections it tells clients the
-// server's address with a port of the firewall's, and needs them redirected. In active mode it calls the client, and uses
-// passive mode with the server all the same.
+// startSquid starts Squid with a worker for each processor, intercepting control connections by TPROXY. For data connections it
+// tells clients the server's address with a port of the firewall's, and needs them redirected. In active mode it calls the
+// client, and uses passive mode with the server all the same.
+//
+// A second worker moved eight streams a fifth to a half faster than one alone on two processors, for the same processor time.
+// read_ahead_gap (to 512 KiB), memory_pools_limit and debug_options made no difference.
 func startSquid(f *firewall) (*way, error) {
 	p, err := newPeer(f, "squid")
 	if err != nil {
@@ -52,6 +56,7 @@ func startSquid(f *firewall) (*way, error) {
 		return nil, err
 	}
 	config, err := p.File("squid.conf", fmt.Sprintf(`
+workers %d
 ftp_port %d tproxy
 http_port 127.0.0.1:3128
 http_access allow all
@@ -68,19 +73,21 @@ visible_hostname firewall
 cache_effective_user nobody
 cache_effective_group nogroup
 cache_log %s/cache.log
-coredump_dir %[2]s
-pid_filename %[2]s/pid
+coredump_dir %[3]s
+pid_filename %[3]s/pid
 mime_table %s
 icon_directory %s
 error_directory %s
 error_log_languages off
 unlinkd_program %s
-`, port, state, p.file("usr/share/squid/mime.conf"), p.file("usr/share/squid/icons"), p.file("usr/share/squid-langpack/templates"),
-		p.file("usr/lib/squid/unlinkd")))
+`, runtime.NumCPU(), port, state, p.file("usr/share/squid/mime.conf"), p.file("usr/share/squid/icons"),
+		p.file("usr/share/squid-langpack/templates"), p.file("usr/lib/squid/unlinkd")))
 	if err != nil {
 		return nil, err
 	}
-	started, err := p.Start("squid", p.Command(p.file("usr/sbin/squid"), "-N", "-d", "1", "-f", config))
+	// Workers meet in a directory that is compiled in, and by names in shared memory that every Squid uses.
+	started, err := p.Start("squid", p.Command("/bin/sh", "-c", `mount -t tmpfs run /run && mkdir -m 777 /run/squid &&
+		mount -t tmpfs shm /dev/shm && exec "$@"`, "sh", p.file("usr/sbin/squid"), "--foreground", "-d", "1", "-f", config))
 	if err != nil {
 		return nil, err
 	}
@@ -88,8 +95,13 @@ unlinkd_program %s
 		Cannot: map[string]string{"tls-*": "it refuses AUTH"}}, p.AwaitGreeting(started, p.Server)
 }
 
-// startModProxy starts ProFTPD with mod_proxy as a reverse proxy, which forks for every session. It looks up names and asks
-// for the server's FEAT by itself.
+// startModProxy starts ProFTPD with mod_proxy as a reverse proxy, which forks for every session.
+//
+// SocketOptions also sets the size of what is copied at a time: 256 KiB instead of Debian's default took a fifth to a third off
+// the processor time of plain streams and added a tenth to a session's; with 1 MiB streams cost half, and sessions half more.
+// ProxyReverseConnectPolicy has nothing to choose from here, but the default, RoundRobin, reads and writes a database for it, and
+// with dozens of clients at once refused sessions since that was locked. ProxyTLSOptions NoSessionCache and NoSessionTickets,
+// TLSSessionTickets, ScoreboardScrub, UseEncoding and the like made no difference.
 func startModProxy(f *firewall, secured bool) (*way, error) {
 	p, err := newPeer(f, "proftpd-mod-proxy")
 	if err != nil {
@@ -116,6 +128,7 @@ User nobody
 Group nogroup
 MaxInstances none
 TCPBacklog 255
+SocketOptions rcvbuf 262144 sndbuf 262144
 RequireValidShell off
 UseReverseDNS off
 AllowOverwrite on
@@ -158,18 +171,24 @@ ProxyTLSCACertificateFile %s
 	}
 	command := p.Command("/bin/sh", "-c", `mount -t tmpfs -o mode=755,uid=65534 tables "$0" && exec "$@"`,
 		tables, p.file("usr/sbin/proftpd"), "--nodaemon", "--config", config)
-	// Otherwise every session reads all authorities of the system, which takes longer than all the rest of it.
+	// Otherwise every session reads all authorities of the system: 33 ms of processor time with TLS, instead of 10.
 	command.Env = append(command.Env, "SSL_CERT_FILE="+p.Authority, "SSL_CERT_DIR="+tables)
 	started, err := p.Start("proftpd", command)
 	if err != nil {
 		return nil, err
 	}
-	return &way{Version: p.version(), Control: control, Plain: !secured, TLS: secured, Processes: []*process{started},
+	cannot := map[string]string{"tls-*": "mod-proxy-tls does it"}
+	if secured {
+		cannot = map[string]string{"plain-*": "mod-proxy does it"}
+	}
+	return &way{Version: p.version(), Control: control, Plain: !secured, TLS: secured, Processes: []*process{started}, Cannot: cannot,
 		Sessions: 1000, // each is a process of about a megabyte, of two and more with TLS
 	}, p.AwaitGreeting(started, control)
 }
 
-// startSUSE starts SUSE's ftp-proxy, which forks for every session.
+// startSUSE starts SUSE's ftp-proxy, which forks for every session. Without MaxRecvBufSize it copies at a time what has arrived,
+// which is cheapest: half of what it costs with 64 KiB. It has no setting against the delay of Nagle's algorithm, from which its
+// small transfers suffer: 40 ms each.
 func startSUSE(f *firewall) (*way, error) {
 	p, err := newPeer(f, "ftp-proxy")
 	if err != nil {

@@ -25,7 +25,8 @@ var noFTP = func() map[string]string {
 	return cannot
 }()
 
-// startHAProxy starts HAProxy as a relay that ends TLS on both sides.
+// startHAProxy starts HAProxy as a relay that ends TLS on both sides, with a thread for each processor as it comes. Of the sizes of
+// its buffers, 16 (the default), 32, 64, 128 and 256 KiB, 128 took the least processor time, about a twentieth less than 16.
 func startHAProxy(f *firewall) (*way, error) {
 	p, err := newPeer(f, "haproxy")
 	if err != nil {
@@ -39,6 +40,7 @@ func startHAProxy(f *firewall) (*way, error) {
 	config, err := p.File("haproxy.cfg", fmt.Sprintf(`
 global
 	maxconn 4096
+	tune.bufsize 131072
 	ssl-default-bind-options ssl-min-ver TLSv1.3
 	ssl-default-server-options ssl-min-ver TLSv1.3
 defaults
@@ -61,7 +63,7 @@ listen bench
 }
 
 // startStunnel starts one stunnel that is a server to the client and a client to the server, with a plain connection to
-// itself in between: it knows no TLS to TLS.
+// itself in between: it knows no TLS to TLS. The size of its buffers is compiled in.
 func startStunnel(f *firewall) (*way, error) {
 	p, err := newPeer(f, "stunnel4")
 	if err != nil {
