@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 fuzztime=${1:-10s}
 
 integration/install.sh
+integration/bench/install.sh
 export FTPALG_INTEGRATION=1
 
 unformatted=$(gofmt -l .)
