@@ -30,7 +30,9 @@
 // and divided by all that was done in it. It has what the kernel does at once in the proxy's name: delivering a packet to a
 // socket on the same machine is the sender's time, not the receiver's, so a proxy's figure has a part of the ends' TCP. It is
 // held against what client and server together take for the same without a proxy. The kernel's own forwarding is done in
-// the ends' time, where no process is to be seen.
+// the ends' time, where no process is to be seen; the metrics all-cpu have both, so there the kernel's ways are comparable too.
+// Where something else keeps the machine busy these ratios stand, when those of throughput and rates do not: all-cpu's is
+// what the throughput of many streams would be divided by on a machine of one's own.
 //
 // Latency is of NOOP, one after the other, with every process on the same core. What a way adds is the difference of medians
 // to forwarding in the same round.

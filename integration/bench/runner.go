@@ -240,13 +240,15 @@ func (r *runner) once(m *measure, s *standing) ([]reading, error) {
 	switch m.Do {
 	case "streams":
 		per := gib / float64(a.Bytes)
-		readings := []reading{{"throughput", 0, a.Rate / (1 << 20)}, {"ends-cpu-per-gib", 0, cost.ends.Seconds() * per}}
+		readings := []reading{{"throughput", 0, a.Rate / (1 << 20)}, {"ends-cpu-per-gib", 0, cost.ends.Seconds() * per},
+			{"all-cpu-per-gib", 0, (cost.ends + cost.proxy).Seconds() * per}}
 		if len(s.way.Processes) > 0 {
 			readings = append(readings, reading{"cpu-per-gib", 0, cost.proxy.Seconds() * per})
 		}
 		return readings, nil
 	case "sessions", "small":
-		readings := []reading{{"rate", 0, a.Rate}, {"ends-cpu-each", 0, milliseconds(cost.ends, a.Count)}}
+		readings := []reading{{"rate", 0, a.Rate}, {"ends-cpu-each", 0, milliseconds(cost.ends, a.Count)},
+			{"all-cpu-each", 0, milliseconds(cost.ends+cost.proxy, a.Count)}}
 		if len(s.way.Processes) > 0 {
 			readings = append(readings, reading{"cpu-each", 0, milliseconds(cost.proxy, a.Count)})
 		}
