@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"syscall"
 	"time"
 )
 
@@ -53,6 +52,10 @@ type Seen struct {
 var (
 	// ErrBlocked is a connection that came to its Pinhole and did not get through.
 	ErrBlocked = errors.New("a firewall rule does not let in what is related to a connection that it let in")
+	// ErrRefused and ErrBroken are what became of a connection that the kernel carries: its first packet was answered with a
+	// reset, or a later one was.
+	ErrRefused = errors.New("connection refused")
+	ErrBroken  = errors.New("connection reset by a peer")
 	// ErrSeen is a transfer that must come to us, which was known too late for the kernel not to carry it.
 	ErrSeen = errors.New("the transfer must be seen")
 	// errNotThrough makes a transfer whose pinhole was of no use one of two legs.
@@ -91,7 +94,7 @@ func (t *Transfer) watchSetup() error {
 			case seen.Connected:
 				return nil
 			case seen.Broken:
-				return &LegError{Side: callee, Act: "dial " + t.leg(callee).Address.String(), Err: syscall.ECONNREFUSED}
+				return &LegError{Side: callee, Act: "dial " + t.leg(callee).Address.String(), Err: ErrRefused}
 			}
 		}
 		select {
@@ -182,7 +185,7 @@ func (t *Transfer) watchCopy() error {
 			t.bytes.Store(seen.Bytes)
 			return nil
 		case seen.Broken:
-			return &LegError{Side: from, Act: "read", Err: syscall.ECONNRESET}
+			return &LegError{Side: from, Act: "read", Err: ErrBroken}
 		}
 		select {
 		case <-t.pinhole.Changed():
@@ -222,7 +225,7 @@ func (t *Transfer) watchClose() error {
 		case seen.Closed:
 			return nil
 		case seen.Broken:
-			return &LegError{Side: to, Act: "close", Err: syscall.ECONNRESET}
+			return &LegError{Side: to, Act: "close", Err: ErrBroken}
 		}
 		select {
 		case <-t.pinhole.Changed():

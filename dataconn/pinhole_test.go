@@ -164,7 +164,7 @@ func TestPassedNotDelivered(t *testing.T) {
 		synctest.Wait()
 		h.set(func() { h.seen.Broken = true })
 		<-transfer.Closed()
-		if err := transfer.Delivered(); !errors.Is(err, syscall.ECONNRESET) {
+		if err := transfer.Delivered(); !errors.Is(err, ErrBroken) {
 			t.Error(err)
 		}
 	})
@@ -176,7 +176,7 @@ func TestPassedBroken(t *testing.T) {
 		h.set(func() { h.seen.Connected = true })
 		<-transfer.Ready()
 		h.set(func() { h.seen.Broken = true })
-		ended(t, transfer, 0, syscall.ECONNRESET, Client, "read")
+		ended(t, transfer, 0, ErrBroken, Client, "read")
 		<-transfer.Closed()
 		if h.has("cut") != 1 {
 			t.Errorf("it was not cut: %q", h.did)
@@ -188,7 +188,7 @@ func TestPassedRefused(t *testing.T) {
 	pass(t, func(h *hole, transfer *Transfer) {
 		transfer.Begin(Download, [2]Secure{}, nil)
 		h.set(func() { h.seen.Broken = true })
-		ended(t, transfer, 0, syscall.ECONNREFUSED, Server, "dial invalid AddrPort")
+		ended(t, transfer, 0, ErrRefused, Server, "dial invalid AddrPort")
 	})
 }
 
