@@ -213,7 +213,6 @@ func (t *Transfer) watchCopy() error {
 
 // watchClose is finish for a transfer that the kernel carries: the receiver is given time to have it all.
 func (t *Transfer) watchClose() error {
-	defer t.pinhole.Close()
 	to := Client
 	if t.direction == Upload {
 		to = Server

@@ -195,8 +195,13 @@ func (t *Transfer) Closed() <-chan struct{} { return t.closed }
 
 // run is the transfer's goroutine.
 func (t *Transfer) run() {
-	defer close(t.closed)
 	defer t.cancel(nil)
+	defer func() {
+		close(t.closed)
+		if t.pinhole != nil {
+			t.pinhole.Close() // after Cut it is nothing; otherwise nobody needs to wait for it
+		}
+	}()
 	t.err = t.carry()
 	close(t.copied)
 	if t.err != nil {

@@ -25,10 +25,15 @@ type Pinholes struct {
 	mu    sync.Mutex
 	holes map[hole]*Pinhole
 
-	nat      sync.Mutex // one transaction at a time
+	nat      sync.Mutex // guards what follows: one transaction at a time
 	tables   *nftables.Conn
 	mappings map[mapping]*nftables.Set // nil: no translation
+	stale    []Hole                    // those whose translations are to be taken away with the next transaction
+	cleaning *time.Timer               // which comes, if nothing is translated meanwhile, after staleFor
 }
+
+// staleFor is how long a translation may outlast its pinhole. A transaction costs as much for two elements as for one.
+const staleFor = 50 * time.Millisecond
 
 // hole is what tells what comes through one from what comes through another.
 type hole struct {
@@ -98,6 +103,7 @@ func (s *Pinholes) Close() {
 	s.log.close()
 	s.requests.close()
 	if s.tables != nil {
+		s.clean()
 		s.tables.CloseLasting()
 	}
 	s.mu.Lock()
@@ -143,7 +149,7 @@ func (s *Pinholes) Open(h Hole) (*Pinhole, error) {
 	s.mu.Unlock()
 	err := s.expect(h)
 	if err == nil && h.translated() {
-		if err = s.translate(h, true); err != nil {
+		if err = s.translate(h); err != nil {
 			s.forget(h)
 		}
 	}
@@ -172,8 +178,8 @@ func (p *Pinhole) Renew() error {
 		return err
 	}
 	if p.Hole.translated() {
-		p.all.translate(p.Hole, false)
-		return p.all.translate(p.Hole, true)
+		p.all.untranslate(p.Hole)
+		return p.all.translate(p.Hole)
 	}
 	return nil
 }
@@ -266,9 +272,13 @@ func tcpState(info []byte) (state uint8) {
 }
 
 // Close ends the watch over a connection that has ended, and takes back a pinhole that has not been used. What is left of
-// the connection has five seconds to end.
+// the connection has five seconds to end. After Cut it does nothing.
 func (p *Pinhole) Close() {
 	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
 	p.closed = true
 	used, over := p.tuple != tuple{}, p.over()
 	if used && !over {
@@ -276,7 +286,7 @@ func (p *Pinhole) Close() {
 	}
 	p.mu.Unlock()
 	if p.Hole.translated() {
-		p.all.translate(p.Hole, false)
+		p.all.untranslate(p.Hole)
 	}
 	switch {
 	case over:
@@ -306,7 +316,7 @@ func (p *Pinhole) Cut() {
 	t := p.tuple
 	p.mu.Unlock()
 	if first && !closed && p.Hole.translated() {
-		p.all.translate(p.Hole, false)
+		p.all.untranslate(p.Hole)
 	}
 	if t == (tuple{}) {
 		if p.all.forget(p.Hole) == nil {
@@ -414,39 +424,77 @@ func (s *Pinholes) drop(p *Pinhole) {
 	}
 }
 
-// translate makes a hole's addresses known to the rules, or unknown.
-func (s *Pinholes) translate(h Hole, known bool) error {
+// translate makes a hole's addresses known to the rules.
+func (s *Pinholes) translate(h Hole) error {
 	s.nat.Lock()
 	defer s.nat.Unlock()
-	f := family(h.tuple().family())
-	var err error
-	change := func(m mapping, e nftables.SetElement) {
-		set := s.mappings[m]
-		if err != nil {
-			return
+	stale := s.stale
+	s.stale = nil
+	err := s.transact(stale, &h)
+	if err != nil && len(stale) > 0 {
+		// One of the others may be gone, as after a long transfer. Then they go one by one.
+		for _, h := range stale {
+			s.transact([]Hole{h}, nil)
 		}
-		if known {
-			e.Timeout = lifetime
-			err = s.tables.SetAddElements(set, []nftables.SetElement{e})
-		} else {
-			e.Val = nil
-			err = s.tables.SetDeleteElements(set, []nftables.SetElement{e})
-		}
-	}
-	to := h.target()
-	if to != h.At {
-		change(mappingTo(f), nftables.SetElement{Key: elementKey(h.From, h.At), Val: elementAddress(to)})
-	}
-	if h.As.IsValid() && h.As != h.From {
-		change(mappingAs(f), nftables.SetElement{Key: elementKey(h.From, to), Val: h.As.AsSlice()})
-	}
-	if err == nil {
-		err = s.tables.Flush()
+		err = s.transact(nil, &h)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: translation: %w", ErrNoPinhole, err)
 	}
 	return nil
+}
+
+// untranslate makes them unknown, soon.
+func (s *Pinholes) untranslate(h Hole) {
+	s.nat.Lock()
+	defer s.nat.Unlock()
+	s.stale = append(s.stale, h)
+	if s.cleaning == nil {
+		s.cleaning = time.AfterFunc(staleFor, s.clean)
+	}
+}
+
+// clean takes away the translations that are stale.
+func (s *Pinholes) clean() {
+	s.nat.Lock()
+	defer s.nat.Unlock()
+	s.cleaning = nil
+	for _, h := range s.stale {
+		s.transact([]Hole{h}, nil)
+	}
+	s.stale = nil
+}
+
+// transact takes elements of the mappings away and adds others, all or none. It needs the lock.
+func (s *Pinholes) transact(away []Hole, add *Hole) error {
+	for _, h := range away {
+		for m, e := range h.elements() {
+			if err := s.tables.SetDeleteElements(s.mappings[m], []nftables.SetElement{{Key: e.Key}}); err != nil {
+				return err
+			}
+		}
+	}
+	if add != nil {
+		for m, e := range add.elements() {
+			if err := s.tables.SetAddElements(s.mappings[m], []nftables.SetElement{e}); err != nil {
+				return err
+			}
+		}
+	}
+	return s.tables.Flush()
+}
+
+// elements are a hole's translations.
+func (h Hole) elements() map[mapping]nftables.SetElement {
+	all := map[mapping]nftables.SetElement{}
+	f, to := family(h.tuple().family()), h.target()
+	if to != h.At {
+		all[mappingTo(f)] = nftables.SetElement{Key: elementKey(h.From, h.At), Val: elementAddress(to), Timeout: lifetime}
+	}
+	if h.As.IsValid() && h.As != h.From {
+		all[mappingAs(f)] = nftables.SetElement{Key: elementKey(h.From, to), Val: h.As.AsSlice(), Timeout: lifetime}
+	}
+	return all
 }
 
 // elementKey and elementAddress are parts of a mapping's element, each of whole words.
