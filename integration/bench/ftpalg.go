@@ -47,7 +47,7 @@ var ftpalgProgram string
 // buildFtpalg builds ftpalg once, as a release is built.
 var buildFtpalg = sync.OnceValues(func() (string, error) {
 	if ftpalgProgram != "" {
-		return ftpalgProgram, nil
+		return filepath.Abs(ftpalgProgram)
 	}
 	dir, err := os.MkdirTemp("", "ftpalg-bench-build-")
 	if err != nil {
@@ -55,7 +55,10 @@ var buildFtpalg = sync.OnceValues(func() (string, error) {
 	}
 	atExit = append(atExit, func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "ftpalg")
-	return path, run("go", "build", "-trimpath", "-buildvcs=auto", "-o", path, "ftpalg/cmd/ftpalg")
+	if err := run("go", "build", "-trimpath", "-buildvcs=auto", "-o", path, "ftpalg/cmd/ftpalg"); err != nil {
+		return "", fmt.Errorf("build ftpalg; run the benchmark in its module, or give -ftpalg: %w", err)
+	}
+	return path, nil
 })
 
 // startFtpalg starts ftpalg with one listener, on a firewall that forwards nothing else. It logs warnings, as the logs of the
