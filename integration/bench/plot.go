@@ -140,7 +140,7 @@ func (p panel) draw(out *strings.Builder, x, y int, rows []figure) {
 		title += ", " + rows[0].Unit
 	}
 	say(out, x+8, y+12, "title", "start", title)
-	say(out, x+labelWidth-6, y+panelHead-10, "small", "end", "÷ "+p.base())
+	say(out, x+8, y+panelHead-10, "small", "start", "÷ "+p.base())
 	top, bottom := y+panelHead-14, y+panelHead+len(rows)*rowHeight
 	scale := p.scale(rows)
 	for _, tick := range scale.ticks {
