@@ -79,8 +79,17 @@ func contains(pids []int, pid int) bool {
 }
 
 // cpuTime is the processor time that a tree has used so far, user's and system's, to the nanosecond but for children that have
-// ended.
+// ended. It looks twice: one that ends after the look at its parent and before that at itself is missing in the sum.
 func cpuTime(roots []int) (time.Duration, error) {
+	first, err := cpuTimeSeen(roots)
+	if err != nil {
+		return 0, err
+	}
+	second, err := cpuTimeSeen(roots)
+	return max(first, second), err
+}
+
+func cpuTimeSeen(roots []int) (time.Duration, error) {
 	all, err := tree(roots)
 	if err != nil {
 		return 0, err
