@@ -11,7 +11,11 @@ import (
 )
 
 // Observer hears what happened, in order, from the goroutine of Session.Run. It must not block: the session waits for it.
-type Observer interface{ Observe(Event) }
+type Observer interface {
+	Observe(Event)
+	// Verbatim reports whether Said is wanted, too. It is asked each time.
+	Verbatim() bool
+}
 
 // Event is one of the types below. None holds the argument of a secret verb.
 type Event interface{ event() }

@@ -30,15 +30,22 @@ func (s *Session) say(r wire.Reply) error {
 	return nil
 }
 
+// observeCommand and observeReply make events only of what somebody wants to hear: there are four to a command.
+func (s *Session) observeCommand(arrow string, cmd wire.Command) {
+	if s.Observer != nil && s.Observer.Verbatim() {
+		s.Observer.Observe(Said{arrow, redacted(cmd)})
+	}
+}
+
 func (s *Session) observeReply(arrow string, r wire.Reply) {
-	if s.Observer != nil {
+	if s.Observer != nil && s.Observer.Verbatim() {
 		s.Observer.Observe(Said{arrow, strings.Join(r.Lines, "\n")})
 	}
 }
 
 // tell gives the server a command.
 func (s *Session) tell(cmd wire.Command) error {
-	s.observe(Said{">>", redacted(cmd)})
+	s.observeCommand(">>", cmd)
 	s.out = cmd.Append(s.out[:0])
 	if err := s.write(s.server.conn, s.out); err != nil {
 		return serverErr(err)

@@ -676,6 +676,9 @@ func (m *match) count(c *ftptest.Conn) {
 	}
 }
 
+// Verbatim implements Observer.
+func (m *match) Verbatim() bool { return true }
+
 // Observe implements Observer.
 func (m *match) Observe(e Event) {
 	m.mu.Lock()

@@ -128,6 +128,9 @@ func (x *secured) toClient(b []byte) {
 	}
 }
 
+// Verbatim implements Observer.
+func (x *secured) Verbatim() bool { return true }
+
 // Observe implements Observer.
 func (x *secured) Observe(e Event) {
 	x.mu.Lock()

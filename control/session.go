@@ -258,6 +258,9 @@ func (s *Session) converse() error {
 		if err == nil {
 			err = s.perform(cmd)
 		}
+		if err == nil {
+			continue
+		}
 		var r *Refusal
 		if errors.As(err, &r) && !r.End {
 			s.observe(Refused{Verb: cmd.Verb, Refusal: r})
@@ -338,7 +341,7 @@ func (s *Session) deal(m message) (cmd wire.Command, ok bool, err error) {
 	if m.err != nil {
 		return m.cmd, false, s.malformed(m.err)
 	}
-	s.observe(Said{">", redacted(m.cmd)})
+	s.observeCommand(">", m.cmd)
 	return m.cmd, true, nil
 }
 

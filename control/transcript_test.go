@@ -583,6 +583,9 @@ func (p *stage) expectEvent(words string) {
 	p.t.Fatalf("%s: no event has %q among\n%+v", p.where, words, p.events)
 }
 
+// Verbatim implements Observer.
+func (p *stage) Verbatim() bool { return true }
+
 // Observe implements Observer. What was said is in the transcript already.
 func (p *stage) Observe(e Event) {
 	p.mu.Lock()

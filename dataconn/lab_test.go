@@ -14,8 +14,15 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain also plays the part that TestSplice has the kernel's calls of watched.
+// TestMain also plays the part that TestSplice has the kernel's calls of watched, and the one that BenchmarkCarry measures.
 func TestMain(m *testing.M) {
+	if server := os.Getenv(relaysVariable); server != "" {
+		if err := relayForBenchmark(server); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if legs := os.Getenv(splicedVariable); legs != "" {
 		if err := carryForSplice(legs); err != nil {
 			fmt.Fprintln(os.Stderr, err)

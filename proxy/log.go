@@ -17,13 +17,14 @@ type logger struct {
 	loggedIn func()       // called once, at the first login
 }
 
+// Verbatim implements control.Observer: the conversation is for debug.
+func (l *logger) Verbatim() bool { return l.log.Enabled(context.Background(), slog.LevelDebug) }
+
 // Observe implements control.Observer.
 func (l *logger) Observe(e control.Event) {
 	switch e := e.(type) {
 	case control.Said:
-		if l.log.Enabled(context.Background(), slog.LevelDebug) {
-			l.log.Debug("said", "arrow", e.Arrow, "text", e.Text)
-		}
+		l.log.Debug("said", "arrow", e.Arrow, "text", e.Text)
 	case control.Started:
 		args := []any{"server", e.Server}
 		if e.Name != "" {

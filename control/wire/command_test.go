@@ -390,31 +390,3 @@ func (e *endless) Read(p []byte) (int, error) {
 	}
 	return n, nil
 }
-
-func BenchmarkCommand(b *testing.B) {
-	for name, line := range map[string]string{
-		"short":  "NOOP\r\n",
-		"path":   "RETR /pub/some/where/over/the/rainbow.tar.gz\r\n",
-		"telnet": "\xff\xf4\xff\xf2ABOR\r\n",
-	} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			b.SetBytes(int64(len(line)))
-			r := NewReader(&endless{part: line, left: 1 << 62}, Limits{})
-			for b.Loop() {
-				if _, err := r.Command(); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
-func BenchmarkAppend(b *testing.B) {
-	c := NewCommand("RETR", "/pub/some/where/over/the/rainbow.tar.gz")
-	var out []byte
-	b.ReportAllocs()
-	for b.Loop() {
-		out = c.Append(out[:0])
-	}
-}

@@ -12,10 +12,14 @@ type Reader struct {
 	limits Limits
 	buf    []byte // buf[:len] is unread input
 	store  []byte // what buf is a part of
+	line   []byte // room for a command's line
 }
 
 // readSize is what one read asks for: longer than nearly every command and reply. Idle sessions hold it.
 const readSize = 512
+
+// keptLine is how long a line may be whose room is kept for the next one, in bytes.
+const keptLine = 128
 
 // NewReader returns a Reader of src, which it does not own.
 func NewReader(src io.Reader, limits Limits) *Reader {
@@ -60,7 +64,12 @@ func (r *Reader) fill(begun bool) error {
 // source's, with io.ErrUnexpectedEOF for a line that broke off: half a command is never one. The command's Refusals are
 // set even where the error is a *SyntaxError.
 func (r *Reader) Command() (Command, error) {
-	p := parser{limit: r.limits.Line}
+	p := parser{limit: r.limits.Line, line: r.line[:0]}
+	defer func() {
+		if cap(p.line) <= keptLine {
+			r.line = p.line
+		}
+	}()
 	begun := false
 	for {
 		if err := r.fill(begun); err != nil {

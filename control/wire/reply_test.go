@@ -211,21 +211,3 @@ func FuzzReply(f *testing.F) {
 		}
 	})
 }
-
-func BenchmarkReply(b *testing.B) {
-	for name, text := range map[string]string{
-		"short":    "226 Transfer complete.\r\n",
-		"features": "211-Features:\r\n EPRT\r\n EPSV\r\n MDTM\r\n PASV\r\n REST STREAM\r\n SIZE\r\n TVFS\r\n UTF8\r\n211 End\r\n",
-	} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			b.SetBytes(int64(len(text)))
-			r := NewReader(&endless{part: text, left: 1 << 62}, Limits{})
-			for b.Loop() {
-				if _, err := r.Reply(); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -195,7 +196,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 			return 0, c.failed("read", os.ErrDeadlineExceeded)
 		case len(s.buf) > 0:
 			n := copy(p, s.buf)
-			s.buf = s.buf[n:]
+			s.buf = slices.Delete(s.buf, 0, n) // its room stays, so that what is said in steady state allocates nothing
 			s.cond.Broadcast()
 			return n, nil
 		case s.ended:
@@ -316,12 +317,13 @@ func (s *stream) limit(limit *time.Time, timer **time.Timer, t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	*limit = t
-	if *timer != nil {
-		(*timer).Stop()
-		*timer = nil
-	}
-	if !t.IsZero() {
+	switch {
+	case *timer == nil && !t.IsZero():
 		*timer = time.AfterFunc(time.Until(t), s.wake)
+	case *timer != nil && !t.IsZero():
+		(*timer).Reset(time.Until(t))
+	case *timer != nil:
+		(*timer).Stop()
 	}
 	s.cond.Broadcast()
 }
