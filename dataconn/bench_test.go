@@ -154,14 +154,14 @@ func (p *pair) serve(c *net.TCPConn, size int64) error {
 	return err
 }
 
-// relays is the process that relays.
-type relays struct {
+// relaying is the process that relays.
+type relaying struct {
 	to   io.Writer
 	from *bufio.Reader
 }
 
 // startRelays starts it. Before all else it has TLS with both peers, as with their control connections.
-func startRelays(b *testing.B, p *pair) *relays {
+func startRelays(b *testing.B, p *pair) *relaying {
 	self, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
@@ -186,7 +186,7 @@ func startRelays(b *testing.B, p *pair) *relays {
 			b.Error(err)
 		}
 	})
-	r := &relays{to: to, from: bufio.NewReader(from)}
+	r := &relaying{to: to, from: bufio.NewReader(from)}
 	secured := p.secured
 	p.secured = true
 	p.download(b, r.line(b), 0)
@@ -194,7 +194,7 @@ func startRelays(b *testing.B, p *pair) *relays {
 	return r
 }
 
-func (r *relays) line(b *testing.B) string {
+func (r *relaying) line(b *testing.B) string {
 	line, err := r.from.ReadString('\n')
 	if err != nil {
 		b.Fatal(err)
@@ -203,13 +203,13 @@ func (r *relays) line(b *testing.B) string {
 }
 
 // tell has the process begin a relay, and returns where its client is awaited.
-func (r *relays) tell(b *testing.B, way string) string {
+func (r *relaying) tell(b *testing.B, way string) string {
 	fmt.Fprintln(r.to, way)
 	return r.line(b)
 }
 
 // used is the processor time that the process has used.
-func (r *relays) used(b *testing.B) time.Duration {
+func (r *relaying) used(b *testing.B) time.Duration {
 	d, err := time.ParseDuration(r.tell(b, "used"))
 	if err != nil {
 		b.Fatal(err)
@@ -311,11 +311,12 @@ func carryNaively(l net.Listener, to netip.AddrPort, secure [2]Secure) {
 		if dst, err = secure[Client](ctx, client); err != nil {
 			return
 		}
+		src, dst = src.(*tlsmitm.Conn).Conn, dst.(*tlsmitm.Conn).Conn
 	}
 	if _, err := io.Copy(dst, src); err != nil {
 		return
 	}
-	dst.(Stream).CloseWrite()
+	dst.(halfCloser).CloseWrite()
 	client.(halfCloser).CloseWrite()
 	io.Copy(io.Discard, client)
 }

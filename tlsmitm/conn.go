@@ -11,7 +11,8 @@ import (
 
 // Conn is one side's TLS connection. It tells an end from a truncation, which crypto/tls does not: a connection that ends
 // between two records reads as io.EOF there, whether the peer said close_notify or somebody on the way cut it off (RFC 8446
-// §6.1).
+// §6.1). And it carries files in large pieces: it takes or gives several records by one system call, where crypto/tls makes one
+// for each.
 type Conn struct {
 	*tls.Conn
 	below    *watched
@@ -33,16 +34,6 @@ func (c *Conn) NetConn() net.Conn { return c.below.Conn }
 
 // Facts are those of the handshake.
 func (c *Conn) Facts() Facts { return c.facts }
-
-// Read implements net.Conn. At the end it returns io.EOF if the peer has said that it is one, and io.ErrUnexpectedEOF if
-// the connection just ended.
-func (c *Conn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if err == io.EOF && c.below.ended.Load() && !c.tolerant {
-		err = errTruncated
-	}
-	return n, err
-}
 
 // CloseWrite says close_notify, in the time that SetWriteDeadline has given, and leaves the connection below open. No Write
 // may be under way, and none can follow.
@@ -73,6 +64,7 @@ func newConn(c *tls.Conn, below *watched, tolerant bool) *Conn {
 // watched notes that the connection below a TLS connection has ended.
 type watched struct {
 	net.Conn
+	bulk
 	ended       atomic.Bool
 	undisturbed bool // the write deadline stays as it is; of the writer's goroutine
 
@@ -83,6 +75,9 @@ type watched struct {
 }
 
 func (w *watched) Read(p []byte) (int, error) {
+	if n, done, err := w.readAhead(p); done {
+		return n, err
+	}
 	n, err := w.Conn.Read(p)
 	if w.keeping {
 		w.kept = append(w.kept, p[:n]...)
@@ -102,6 +97,10 @@ func (w *watched) SetWriteDeadline(t time.Time) error {
 
 func (w *watched) Write(p []byte) (int, error) {
 	if w.muted {
+		return len(p), nil
+	}
+	if w.gathered != nil {
+		*w.gathered = append(*w.gathered, p...)
 		return len(p), nil
 	}
 	return w.Conn.Write(p)
