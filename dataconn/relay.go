@@ -184,9 +184,15 @@ func (r *relay) write(b []byte) error {
 		}
 	}
 	dst := r.streams[r.to]
-	dst.SetWriteDeadline(time.Now().Add(2 * r.opts.Idle))
-	n, err := dst.Write(b)
-	r.bytes.Add(int64(n))
+	var err error
+	for len(b) > 0 && err == nil {
+		// However much there is, a receiver has its time for as much as it would at the least.
+		var n int
+		dst.SetWriteDeadline(time.Now().Add(2 * r.opts.Idle))
+		n, err = dst.Write(b[:min(len(b), narrow)])
+		r.bytes.Add(int64(n))
+		b = b[n:]
+	}
 	switch {
 	case err == nil:
 		return nil

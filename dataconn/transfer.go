@@ -452,9 +452,27 @@ func (t *Transfer) take(side Side, c net.Conn) error {
 	return nil
 }
 
-// chunk is what one splice is asked for. A write that stalls inside one is seen only at its deadline, so a receiver must
-// take a chunk in twice Idle, or it is mistaken for dead: 273 bytes a second by default. Larger ones are no faster.
-const chunk = 64 << 10
+// chunk is how many bytes io.CopyN is asked for. A write that stalls inside one is seen only at its deadline, so a receiver must
+// take a chunk in twice Idle, or it is mistaken for dead: 273 bytes a second by default. But a splice costs the less the more
+// goes at once: so a chunk that was taken a hundred times as fast as it must be is followed by one twice as large, and one that was
+// not even taken ten times as fast by a small one.
+type chunk int64
+
+const (
+	smallChunk chunk = 64 << 10
+	largeChunk chunk = 1 << 20 // what the pipe of a splice holds
+)
+
+// after is the chunk to follow one that took so long.
+func (c chunk) after(took, idle time.Duration) chunk {
+	switch {
+	case took < idle/50:
+		return min(2*c, largeChunk)
+	case took > idle/5:
+		return smallChunk
+	}
+	return c
+}
 
 // copy carries bytes until the sender's end. Between two bare TCP connections io.CopyN is splice(2), and a read timeout
 // loses nothing, as the kernel's pipe is empty then; a write timeout does, so it ends the transfer.
@@ -468,13 +486,15 @@ func (t *Transfer) copy(from, to Side) error {
 	if spliceable(src, dst) {
 		t.carried = Spliced
 	}
+	size := smallChunk
 	for {
 		begin := time.Now()
 		writeBy := begin.Add(2 * t.opts.Idle)
 		src.SetReadDeadline(begin.Add(t.opts.Idle))
 		dst.SetWriteDeadline(writeBy)
-		n, err := io.CopyN(dst, src, chunk)
+		n, err := io.CopyN(dst, src, int64(size))
 		t.bytes.Add(n)
+		size = size.after(time.Since(begin), t.opts.Idle)
 		switch {
 		case err == nil:
 		case err == io.EOF:

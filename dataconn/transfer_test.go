@@ -590,3 +590,27 @@ func TestFastThenSlowIsNotIdle(t *testing.T) {
 	l.transfer.Reset()
 	<-sent
 }
+
+// TestChunk: chunks grow while the receiver takes them a hundred times as fast as it must, and are small again when it slows
+// down.
+func TestChunk(t *testing.T) {
+	const idle = 100 * time.Second
+	c := smallChunk
+	for _, step := range []struct {
+		took time.Duration
+		want chunk
+	}{
+		{time.Second, 2 * smallChunk}, {time.Second, 4 * smallChunk}, {3 * time.Second, 4 * smallChunk}, {20 * time.Second, 4 * smallChunk},
+		{21 * time.Second, smallChunk}, {3 * time.Second, smallChunk},
+	} {
+		if c = c.after(step.took, idle); c != step.want {
+			t.Errorf("after %v: %d bytes, want %d", step.took, c, step.want)
+		}
+	}
+	for range 10 {
+		c = c.after(0, idle)
+	}
+	if c != largeChunk {
+		t.Errorf("the largest is %d bytes", c)
+	}
+}

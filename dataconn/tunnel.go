@@ -44,13 +44,16 @@ type tunnel struct {
 
 // carry is one of the ways.
 func (t *tunnel) carry(n *int64, dst, src net.Conn) error {
+	size := smallChunk
 	for {
 		// What the other way has carried is known when its turn is over, so a turn is short.
 		turn := t.idle / 4
-		writeBy := time.Now().Add(t.idle + turn)
-		src.SetReadDeadline(time.Now().Add(turn))
+		begin := time.Now()
+		writeBy := begin.Add(t.idle + turn)
+		src.SetReadDeadline(begin.Add(turn))
 		dst.SetWriteDeadline(writeBy)
-		k, err := io.CopyN(dst, src, chunk)
+		k, err := io.CopyN(dst, src, int64(size))
+		size = size.after(time.Since(begin), t.idle)
 		*n += k
 		if k > 0 {
 			t.moved.Store(time.Now().UnixNano())
