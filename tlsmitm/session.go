@@ -114,9 +114,9 @@ type Session struct {
 	forClient *tls.Config // of the control connection; nil: none has been made
 	forServer *tls.Config // for data connections; nil: no control connection has been made
 	ticket    *pinned
-	leaf      []byte // the server's certificate
-	verdict   error  // why it does not verify, nil if it does
-	verified  string // how it was verified: "chain", "pin", "off" or ""
+	leaf      *x509.Certificate // the server's
+	verdict   error             // why it does not verify, nil if it does
+	verified  string            // how it was verified: "chain", "pin", "off" or ""
 }
 
 // Session returns a new Session.
@@ -140,7 +140,7 @@ func (s *Session) Fingerprint() string {
 	if s.leaf == nil {
 		return ""
 	}
-	d := sha256.Sum256(s.leaf)
+	d := sha256.Sum256(s.leaf.Raw)
 	return hex.EncodeToString(d[:])
 }
 
@@ -288,11 +288,7 @@ func (s *Session) certificate(h *tls.ClientHelloInfo, met bool) (*tls.Certificat
 		}
 		return mint.Own(names, h)
 	default:
-		leaf, err := x509.ParseCertificate(s.leaf)
-		if err != nil {
-			return nil, err
-		}
-		return mint.Likeness(leaf, s.verified == "chain" || s.verified == "pin", h)
+		return mint.Likeness(s.leaf, s.verified == "chain" || s.verified == "pin", h)
 	}
 }
 
@@ -343,7 +339,7 @@ func (s *Session) toServer(ctx context.Context, server net.Conn, name string, of
 	if err != nil {
 		return nil, err
 	}
-	s.leaf = c.ConnectionState().PeerCertificates[0].Raw
+	s.leaf = c.ConnectionState().PeerCertificates[0]
 	s.forServer = s.serverConfig(name)
 	s.forServer.ClientSessionCache = dataTickets{s.ticket}
 	return c, nil
@@ -526,7 +522,7 @@ func (s *Session) verify(cs tls.ConnectionState, name string) error {
 	leaf := cs.PeerCertificates[0]
 	if s.leaf != nil {
 		// A data connection: whoever got to the server's data port before us would be there with another.
-		if !bytes.Equal(leaf.Raw, s.leaf) {
+		if !leaf.Equal(s.leaf) {
 			return &VerifyError{"same", errors.New("the data connection has another than the control connection")}
 		}
 		return nil
