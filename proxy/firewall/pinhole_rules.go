@@ -23,23 +23,16 @@ func (p Plan) masterRules() []rule {
 	}}
 }
 
-// cutRules end what a pinhole let in and we want in no more.
-func (p Plan) cutRules() []rule {
+// passingRules see what a pinhole let in go by, after everybody else's rules have let it through: one chain for both, since each
+// costs every packet. They end what we want in no more, and tell us of beginnings and ends.
+func (p Plan) passingRules() []rule {
 	if !p.Pinholes {
 		return nil
 	}
 	return []rule{{
 		why:    "A transfer that was ended before its time.",
 		pieces: []piece{tcpOnly(), carried(p.DivertMark), {"reject with tcp reset", []instr{rejected{}}}},
-	}}
-}
-
-// seenRules tell us of the beginning and the end of what was let in, and only of what the other rules let through.
-func (p Plan) seenRules() []rule {
-	if !p.Pinholes {
-		return nil
-	}
-	return []rule{{
+	}, {
 		why:    "By these packets we know when a transfer begins and ends, and how many bytes it had.",
 		pieces: []piece{carried(p.Mark), endOfTCP(), logTo(p.LogGroup)},
 	}}

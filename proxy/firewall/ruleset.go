@@ -16,8 +16,7 @@ const (
 	chainPreNAT    = "prerouting_nat"
 	chainOutNAT    = "output_nat"
 	chainMasters   = "pinhole_masters"
-	chainCut       = "pinhole_cut"
-	chainSeen      = "pinhole_seen"
+	chainPassing   = "pinhole_passing"
 	chainAs        = "pinhole_as"
 )
 
@@ -43,9 +42,8 @@ func (p Plan) ruleset() ruleset {
 		{chainPreNAT, &hook{"nat", prerouting, -100, "dstnat"}, p.preroutingNATRules()},
 		{chainOutNAT, &hook{"nat", output, -100, "-100"}, p.outputNATRules()},
 		{chainMasters, &hook{"filter", output, -150, "mangle"}, p.masterRules()},
-		{chainCut, &hook{"filter", forward, -1, "-1"}, p.cutRules()},
+		{chainPassing, &hook{"filter", forward, 300, "300"}, p.passingRules()},
 		{chainAs, &hook{"nat", postrouting, 99, "99"}, p.sourceRules()},
-		{chainSeen, &hook{"filter", forward, 300, "300"}, p.seenRules()},
 	}
 	r.chains = slices.DeleteFunc(chains, func(c chain) bool { return len(c.rules) == 0 })
 	return r
@@ -69,6 +67,13 @@ func (p Plan) preroutingRules() []rule {
 		return nil
 	}
 	var rules []rule
+	if p.Pinholes {
+		// Every packet of theirs would look for a socket, and there is none.
+		rules = append(rules, rule{
+			why:    "What came through a pinhole is not for us.",
+			pieces: []piece{carried(p.Mark), accepted()},
+		})
+	}
 	if ports := p.wildcardPorts(); len(ports) > 0 {
 		rules = append(rules, rule{
 			why:    "Only the port is that of a listener bound to no address: whosever packet this is, it is not for us as such.",

@@ -54,10 +54,12 @@ table inet ftpalg {
 		meta mark 0x66 meta l4proto tcp ct state new ct mark set 0x66 ct helper set "pinholes"
 	}
 
-	chain pinhole_cut {
-		type filter hook forward priority -1; policy accept;
+	chain pinhole_passing {
+		type filter hook forward priority 300; policy accept;
 		# A transfer that was ended before its time.
 		meta l4proto tcp ct mark 0x67 ct status expected reject with tcp reset
+		# By these packets we know when a transfer begins and ends, and how many bytes it had.
+		ct mark 0x66 ct status expected tcp flags fin,syn,rst log group 7 snaplen 128
 	}
 
 	chain pinhole_as {
@@ -65,12 +67,6 @@ table inet ftpalg {
 		# Whom connections through pinholes seem to be from.
 		ct mark 0x66 ct status expected snat ip to ip saddr . ip daddr . tcp dport map @pinhole_as_4
 		ct mark 0x66 ct status expected snat ip6 to ip6 saddr . ip6 daddr . tcp dport map @pinhole_as_6
-	}
-
-	chain pinhole_seen {
-		type filter hook forward priority 300; policy accept;
-		# By these packets we know when a transfer begins and ends, and how many bytes it had.
-		ct mark 0x66 ct status expected tcp flags fin,syn,rst log group 7 snaplen 128
 	}
 }
 EOF

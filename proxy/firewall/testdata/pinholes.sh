@@ -29,6 +29,8 @@ table inet ftpalg {
 
 	chain prerouting {
 		type filter hook prerouting priority mangle; policy accept;
+		# What came through a pinhole is not for us.
+		ct mark 0x66 ct status expected accept
 		# Only the port is that of a listener bound to no address: whosever packet this is, it is not for us as such.
 		tcp dport 2121 socket wildcard 1 goto intercept
 		# Packets of our transparent sockets, whosever address these have.
@@ -42,14 +44,10 @@ table inet ftpalg {
 		meta mark 0x66 meta l4proto tcp ct state new ct mark set 0x66 ct helper set "pinholes"
 	}
 
-	chain pinhole_cut {
-		type filter hook forward priority -1; policy accept;
+	chain pinhole_passing {
+		type filter hook forward priority 300; policy accept;
 		# A transfer that was ended before its time.
 		meta l4proto tcp ct mark 0x67 ct status expected reject with tcp reset
-	}
-
-	chain pinhole_seen {
-		type filter hook forward priority 300; policy accept;
 		# By these packets we know when a transfer begins and ends, and how many bytes it had.
 		ct mark 0x66 ct status expected tcp flags fin,syn,rst log group 102 snaplen 128
 	}
