@@ -55,7 +55,15 @@ var buildFtpalg = sync.OnceValues(func() (string, error) {
 	}
 	atExit = append(atExit, func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "ftpalg")
-	if err := run("go", "build", "-trimpath", "-buildvcs=auto", "-o", path, "ftpalg/cmd/ftpalg"); err != nil {
+	args := []string{"build", "-trimpath", "-buildvcs=auto", "-o", path}
+	if profileFile != "" {
+		overlay, err := overlaid(dir)
+		if err != nil {
+			return "", err
+		}
+		args = append(args, overlay...)
+	}
+	if err := run("go", append(args, "ftpalg/cmd/ftpalg")...); err != nil {
 		return "", fmt.Errorf("build ftpalg; run the benchmark in its module, or give -ftpalg: %w", err)
 	}
 	return path, nil

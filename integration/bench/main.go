@@ -67,7 +67,11 @@ func bench(ctx context.Context, args []string, out io.Writer) error {
 	jsonFile := flags.String("json", "", "`file` to write all figures to, one JSON object a line")
 	svgFile := flags.String("svg", "", "`file` to draw the figures in")
 	flags.StringVar(&ftpalgProgram, "ftpalg", "", "`program` to measure as ftpalg, instead of one built from this module")
+	flags.StringVar(&profileFile, "profile", "", "`file` for a profile of ftpalg's processor time over all that is measured; it costs some of that")
 	flags.Parse(args)
+	if profileFile != "" && ftpalgProgram != "" {
+		return errors.New("-profile needs a program of its own, built from this module: leave -ftpalg out")
+	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
@@ -102,6 +106,9 @@ func bench(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	errs := []error{r.writeTable(out)}
+	if profileFile != "" {
+		errs = append(errs, writeProfile())
+	}
 	for _, f := range []struct {
 		name  string
 		write func(io.Writer) error
