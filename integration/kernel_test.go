@@ -606,3 +606,37 @@ func TestNoTimeWait(t *testing.T) {
 		l.Client.callFrom(t, netip.AddrPortFrom(tuple[0].Addr().Unmap(), tuple[0].Port()), netip.AddrPortFrom(tuple[1].Addr().Unmap(), tuple[1].Port())).Close()
 	}
 }
+
+// A firewall that masquerades: the server knows none but the firewall, in data connections as in the control connection.
+func TestKernelMasquerade(t *testing.T) {
+	need(t, "nft", "conntrack")
+	for _, source := range []string{"client", "own"} {
+		t.Run(source, func(t *testing.T) {
+			l := newLab(t)
+			l.Firewall.must("nft", "add table inet hidden; add chain inet hidden leaving { type nat hook postrouting priority 100; }; "+
+				"add rule inet hidden leaving oifname "+serverSide+" masquerade")
+			g := l.startGateway(kernelConfig("mode: tproxy, source: " + source))
+			p := newPuppet(t, l, port(serverAddress, v4, 21))
+			x := l.session(t, p, p.at, "alice")
+			if from := peer(x.server); from != serverGateway[v4].Addr() {
+				t.Fatalf("the server is called by %v, so nothing is masqueraded", from)
+			}
+			verbs := []string{"EPSV", "PASV"}
+			if source == "own" { // with the client's own address the server would have to reach what is hidden
+				verbs = append(verbs, "EPRT", "PORT")
+			}
+			for _, verb := range verbs {
+				caller, at, callee := l.arm(t, x, verb)
+				l.connect(t, x, caller, at, callee)
+				x.carry(t, "RETR", verb, 5000)
+				g.await("path="+verb, "carried=kernel", "bytes=5000", "outcome=whole")
+				if from := peer(x.serverData); from != serverGateway[v4].Addr() {
+					t.Errorf("%s: the server's data comes from %v", verb, from)
+				}
+			}
+			x.client.part(x.server)
+			g.Stop()
+			g.checkClean()
+		})
+	}
+}

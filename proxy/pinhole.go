@@ -21,7 +21,6 @@ type pinholes struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	plan    firewall.Plan // what made was made for
 	made    *firewall.Pinholes
 	blocked map[string]time.Time // by listener: until then nothing is tried
 	faults  map[string]time.Time // by listener: until then no fault is reported again
@@ -34,17 +33,14 @@ const (
 	faultsEvery = time.Minute
 )
 
-// adopt makes pinholes possible for a configuration, if it wants any and the kernel can.
+// adopt makes pinholes possible for a configuration, if it wants any and the kernel can. What makes them stays until close, as
+// running transfers depend on it: other marks and another log group are for a restart.
 func (s *pinholes) adopt(cfg *config.Config) {
 	plan := Plan(cfg)
 	plan.Intercepts = nil // of no matter here
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.blocked, s.faults = map[string]time.Time{}, map[string]time.Time{}
-	if s.made != nil && (!plan.Pinholes || !samePinholes(plan, s.plan)) {
-		s.made.Close()
-		s.made = nil
-	}
 	if !plan.Pinholes {
 		return
 	}
@@ -53,7 +49,6 @@ func (s *pinholes) adopt(cfg *config.Config) {
 		if s.made, err = firewall.NewPinholes(plan, s.log); err != nil {
 			s.made = nil
 		}
-		s.plan = plan
 	}
 	for i := range cfg.Listeners {
 		switch l := &cfg.Listeners[i]; {
@@ -100,10 +95,6 @@ func DataPaths(cfg *config.Config) []string {
 		}
 	}
 	return lines
-}
-
-func samePinholes(a, b firewall.Plan) bool {
-	return a.Mark == b.Mark && a.DivertMark == b.DivertMark && a.LogGroup == b.LogGroup && a.PinholeNAT == b.PinholeNAT
 }
 
 // mayPass reports whether the kernel may carry what belongs to a listener.

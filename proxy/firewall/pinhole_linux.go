@@ -137,7 +137,7 @@ func (s *Pinholes) Open(h Hole) (*Pinhole, error) {
 	h.From, h.As = h.From.Unmap(), h.As.Unmap()
 	p := &Pinhole{all: s, Hole: h, opened: time.Now(), changed: make(chan struct{}, 1)}
 	if h.translated() && s.mappings == nil {
-		return nil, fmt.Errorf("%w: it would have to translate addresses, and has no rules for that", ErrNoPinhole)
+		return nil, fmt.Errorf("%w: it would have to translate addresses, and had no rules for that when ftpalg was started: ftpalg rules --apply, and restart", ErrNoPinhole)
 	}
 	key := hole{h.From, h.target()}
 	s.mu.Lock()
