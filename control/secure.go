@@ -151,7 +151,9 @@ func (r *replayed) Read(p []byte) (int, error) {
 		return r.Conn.Read(p)
 	}
 	n := copy(p, r.first)
-	r.first = r.first[n:]
+	if r.first = r.first[n:]; len(r.first) == 0 {
+		r.first = nil
+	}
 	return n, nil
 }
 

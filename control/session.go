@@ -95,6 +95,7 @@ type Session struct {
 	// What follows is owned by Run's goroutine.
 
 	ctx      context.Context // outlives draining; done when Run returns
+	cancel   context.CancelFunc
 	draining <-chan struct{} // the context given to Run is done; nil once seen
 	drainBy  time.Time       // zero until draining
 	clock    *time.Timer
@@ -123,7 +124,7 @@ type Session struct {
 	unknown  int            // unknown verbs before login
 	denied   int            // servers refused or not reached; Explicit only
 	deferred []wire.Command // said before there was a server and owed to it; Explicit only
-	held     *message       // heard during a transfer, to be dealt with after it
+	held     bool           // what the client has said last was during a transfer, and is to be dealt with after it
 }
 
 // Bounds on what a client can try before it is shown the door. They stop a peer that is not speaking FTP, or that
@@ -163,17 +164,24 @@ func (s *Session) Run(ctx context.Context) (err error) {
 			s.observe(Ended{User: cmp.Or(s.user, s.claimed), Duration: time.Since(s.begun), Reason: "internal error", Err: err})
 		}
 	}()
-	var cancel context.CancelFunc
-	s.ctx, cancel = context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
+	s.begin(ctx)
+	defer s.cancel()
+	return s.conclude(s.converse())
+}
+
+// begin begins the session's clocks, and to listen to the client.
+func (s *Session) begin(ctx context.Context) {
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.draining = ctx.Done()
 	s.begun = time.Now()
 	s.loginBy = s.begun.Add(s.Timeouts.Login)
 	s.clock = time.NewTimer(time.Hour)
 	s.clock.Stop()
 	s.client = openClient(s)
+}
 
-	err = s.converse()
+// conclude says the last word of a conversation that has come to an end, and closes all. It returns why it ended, as Run does.
+func (s *Session) conclude(err error) error {
 	reason := "client left"
 	var r *Refusal
 	var h *handshakeError
@@ -193,7 +201,7 @@ func (s *Session) Run(ctx context.Context) (err error) {
 	case err != nil:
 		reason = "broken connection"
 	}
-	cancel()
+	s.cancel()
 	s.close()
 	s.observe(Ended{User: cmp.Or(s.user, s.claimed), Duration: time.Since(s.begun), Reason: reason, Err: err})
 	return err
@@ -227,8 +235,25 @@ func (s *Session) disconnect() {
 	}
 }
 
-// converse is the conversation from greeting to goodbye.
+// converse is the conversation from greeting to goodbye. Sessions spend their time in idle, so nothing large is kept here and
+// above it: it would be on the stack of each of them.
 func (s *Session) converse() error {
+	if err := s.greet(); err != nil {
+		return err
+	}
+	for {
+		err := s.idle()
+		if err == nil {
+			err = s.perform(&s.client.cmd)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// greet greets the client, as the server does where there is one.
+func (s *Session) greet() error {
 	if s.Implicit && s.Protection == RefuseTLS && s.Pass == nil {
 		return ending("TLS is not allowed here", errors.New("client: came to where TLS begins with the first byte"))
 	}
@@ -253,23 +278,7 @@ func (s *Session) converse() error {
 			return errServer421
 		}
 	}
-	for {
-		cmd, err := s.command()
-		if err == nil {
-			err = s.perform(cmd)
-		}
-		if err == nil {
-			continue
-		}
-		var r *Refusal
-		if errors.As(err, &r) && !r.End {
-			s.observe(Refused{Verb: cmd.Verb, Refusal: r})
-			err = s.say(r.reply())
-		}
-		if err != nil {
-			return err
-		}
-	}
+	return nil
 }
 
 // unreachable is the last word of a session whose server was not reached.
@@ -285,17 +294,16 @@ func (s *Session) unreachable(err error) error {
 	return ending("Service not available: the server cannot be reached", err)
 }
 
-// command awaits the client's next command. Meanwhile the server may only take its leave.
-func (s *Session) command() (wire.Command, error) {
-	if s.held != nil {
-		m := *s.held
-		s.held = nil
-		if cmd, ok, err := s.deal(m); ok || err != nil {
-			return cmd, err
+// idle awaits the client's next command, which is client.cmd then. Meanwhile the server may only take its leave.
+func (s *Session) idle() error {
+	if s.held {
+		s.held = false
+		if ok, err := s.heard(); ok || err != nil {
+			return err
 		}
 	}
 	if !s.drainBy.IsZero() {
-		return wire.Command{}, errDraining
+		return errDraining
 	}
 	idleBy := time.Now().Add(s.Timeouts.Idle)
 	for {
@@ -305,44 +313,34 @@ func (s *Session) command() (wire.Command, error) {
 		}
 		switch s.await(wait{client: true, server: s.server != nil, drain: true, by: by}) {
 		case clientSpoke:
-			if cmd, ok, err := s.heard(); ok || err != nil {
-				return cmd, err
+			if ok, err := s.heard(); ok || err != nil {
+				return err
 			}
 		case serverSpoke:
 			if err := s.unsolicited(); err != nil {
-				return wire.Command{}, err
+				return err
 			}
 		case clockExpired:
-			return wire.Command{}, ending(late, fmt.Errorf("client: no command in time"))
+			return ending(late, fmt.Errorf("client: no command in time"))
 		case drainBegan:
-			return wire.Command{}, errDraining
+			return errDraining
 		}
 	}
 }
 
-// message is what a read of the client gave.
-type message struct {
-	cmd wire.Command
-	err error
-}
-
-// heard takes what the client has said. It is not ok if that was no command and has been answered.
-func (s *Session) heard() (cmd wire.Command, ok bool, err error) {
-	return s.deal(message{s.client.cmd, s.client.err})
-}
-
-// deal is heard for a message that may have been held.
-func (s *Session) deal(m message) (cmd wire.Command, ok bool, err error) {
-	if len(m.cmd.Refusals) > 0 {
-		if err := s.write(s.Client, m.cmd.Refusals); err != nil {
-			return m.cmd, false, clientErr(err)
+// heard takes what the client has said, client.cmd. It is not ok if that was no command and has been answered.
+func (s *Session) heard() (ok bool, err error) {
+	c := s.client
+	if len(c.cmd.Refusals) > 0 {
+		if err := s.write(s.Client, c.cmd.Refusals); err != nil {
+			return false, clientErr(err)
 		}
 	}
-	if m.err != nil {
-		return m.cmd, false, s.malformed(m.err)
+	if c.err != nil {
+		return false, s.malformed(c.err)
 	}
-	s.observeCommand(">", m.cmd)
-	return m.cmd, true, nil
+	s.observeCommand(">", c.cmd)
+	return true, nil
 }
 
 // malformed answers a line that is no command, or passes on why there is none.
@@ -364,8 +362,23 @@ func (s *Session) malformed(err error) error {
 	return s.say(r.reply())
 }
 
-// perform does what a command asks for.
-func (s *Session) perform(cmd wire.Command) error {
+// perform does what a command asks for. What we refuse is answered.
+func (s *Session) perform(at *wire.Command) error {
+	cmd := *at // another is read into it while a transfer runs
+	err := s.act(cmd)
+	if err == nil {
+		return nil
+	}
+	var r *Refusal
+	if errors.As(err, &r) && !r.End {
+		s.observe(Refused{Verb: cmd.Verb, Refusal: r})
+		err = s.say(r.reply())
+	}
+	return err
+}
+
+// act does what a command asks for.
+func (s *Session) act(cmd wire.Command) error {
 	v, known := verbs[cmd.Verb]
 	switch {
 	case known && v.flags&foreign != 0:

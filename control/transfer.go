@@ -97,7 +97,7 @@ func (s *Session) report(t *running, code int, err error) {
 // attend waits on a running transfer until the client has been given its final reply, and returns that reply's code.
 func (s *Session) attend(t *running) (int, error) {
 	for {
-		w := wait{client: s.held == nil, server: t.final.Code == 0, drain: true, by: s.earlier(t.by)}
+		w := wait{client: !s.held, server: t.final.Code == 0, drain: true, by: s.earlier(t.by)}
 		if t.withheld.Code != 0 {
 			w.ready = t.Ready()
 		}
@@ -380,10 +380,10 @@ func (s *Session) interject(t *running) error {
 		later = verbs[cmd.Verb].flags&urgent == 0 || len(t.urgent) >= maxUrgent
 	}
 	if later {
-		s.held = &message{cmd, err}
+		s.held = true
 		return nil
 	}
-	if _, ok, err := s.heard(); !ok {
+	if ok, err := s.heard(); !ok {
 		return err // the owner of what was moving is gone
 	}
 	if cmd.Interrupted {

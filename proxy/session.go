@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"ftpalg/config"
@@ -21,29 +20,34 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 	p.track(c)
 	defer p.untrack(c)
 	defer c.Close()
+	// What it takes to begin is not on the stack any more when the session is idle.
+	if v := p.admit(s, c); v != nil {
+		defer v.leave()
+		v.session.Run(p.ctx)
+	}
+}
+
+// served is a session with what it holds of the Proxy.
+type served struct {
+	p        *Proxy
+	n        *network
+	client   *net.TCPConn
+	session  *control.Session
+	servers  []net.Conn // one, as a rule
+	loggedIn bool
+}
+
+// admit makes a client's session, or turns it away and returns nil.
+func (p *Proxy) admit(s *setting, c *net.TCPConn) *served {
 	cfg, l := s.cfg, s.listener
 	client := dataconn.AddrPort(c.RemoteAddr())
 	log := p.log.With("session", fmt.Sprintf("%012x", rand.Uint64()>>16), "listener", l.Name, "client", client)
-
+	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, own: &p.own, remains: &p.remains, pinholes: &p.pinholes, client: client, local: dataconn.AddrPort(c.LocalAddr()), identities: s.identities}
 	if r := p.counts.admit(client.Addr(), cfg.Limits); r != nil {
 		log.Warn("refused a session", "text", r.Text, "rule", r.Rule)
 		turnAway(c, r)
-		return
+		return nil
 	}
-	var loggedIn atomic.Bool
-	defer func() { p.counts.leave(client.Addr(), loggedIn.Load()) }()
-	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, own: &p.own, remains: &p.remains, pinholes: &p.pinholes, client: client, local: dataconn.AddrPort(c.LocalAddr()), identities: s.identities}
-	var servers []net.Conn // one, as a rule
-	defer func() {
-		for _, c := range servers {
-			p.untrack(c)
-			n.Closed(dataconn.Server, dataconn.AddrPort(c.LocalAddr()), dataconn.AddrPort(c.RemoteAddr()))
-		}
-		if l.Mode == config.TPROXY {
-			c.Close()
-			p.remains.Forget(n.local, client)
-		}
-	}()
 	switch l.Mode {
 	case config.TPROXY:
 		n.dialed = n.local
@@ -52,21 +56,16 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 		if err != nil {
 			log.Warn("refused a session", "text", "the connection was not redirected", "error", err)
 			turnAway(c, &control.Refusal{Code: 421, Text: "This port serves redirected connections only"})
-			return
+			p.counts.leave(client.Addr(), false)
+			return nil
 		}
 		n.dialed = to
 	}
-	observer := &logger{log: log, loggedIn: func() { loggedIn.Store(true); p.counts.loggedIn() }}
+	v := &served{p: p, n: n, client: c}
+	observer := &logger{log: log, loggedIn: func() { v.loggedIn = true; p.counts.loggedIn() }}
 	session := &control.Session{
-		Client: c,
-		Connect: func(ctx context.Context, name string) (net.Conn, error) {
-			c, err := p.connect(ctx, n, name)
-			if err == nil {
-				p.track(c)
-				servers = append(servers, c)
-			}
-			return c, err
-		},
+		Client:        c,
+		Connect:       v.connect,
 		Network:       n,
 		Observer:      observer,
 		Stranger:      observer.stranger,
@@ -76,9 +75,10 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 		Limits:        wire.Limits{Line: int(cfg.Limits.Line), ReplyLines: cfg.Limits.ReplyLines, ReplyBytes: int(cfg.Limits.ReplyBytes)},
 		Explicit:      l.Mode == config.Explicit,
 		Faithful:      l.Mode == config.TPROXY || l.Mode == config.Redirect,
-		ServerData:    map[config.ServerData]control.ServerData{config.DataPassive: control.Passive, config.DataActive: control.Active}[l.ServerData],
+		ServerData:    serverData[l.ServerData],
 		RefuseUnknown: l.Unknown == config.UnknownRefuse,
 	}
+	v.session = session
 	p.secured(s, session, n)
 	session.Implicit = beginsWithTLS(l, n)
 	if l.TLS != config.TLSRefuse && l.TLS != config.TLSClientOnly && l.TLS != config.TLSServerOnly {
@@ -91,7 +91,32 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 		// The client dials the server's address; the rules redirect data_ports to us as well.
 		session.Advertise = func(context.Context) (netip.Addr, error) { return n.dialed.Addr(), nil }
 	}
-	session.Run(p.ctx)
+	return v
+}
+
+var serverData = map[config.ServerData]control.ServerData{config.DataPassive: control.Passive, config.DataActive: control.Active}
+
+// connect is control.Session.Connect.
+func (v *served) connect(ctx context.Context, name string) (net.Conn, error) {
+	c, err := v.p.connect(ctx, v.n, name)
+	if err == nil {
+		v.p.track(c)
+		v.servers = append(v.servers, c)
+	}
+	return c, err
+}
+
+// leave gives back what a session that has ended held.
+func (v *served) leave() {
+	for _, c := range v.servers {
+		v.p.untrack(c)
+		v.n.Closed(dataconn.Server, dataconn.AddrPort(c.LocalAddr()), dataconn.AddrPort(c.RemoteAddr()))
+	}
+	if v.n.listener.Mode == config.TPROXY {
+		v.client.Close()
+		v.p.remains.Forget(v.n.local, v.n.client)
+	}
+	v.p.counts.leave(v.n.client.Addr(), v.loggedIn)
 }
 
 // turnAway says a refusal to a client that gets no session. It is given a moment to take it, no more.

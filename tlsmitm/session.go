@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -212,7 +213,43 @@ func (s *Session) ToServer(ctx context.Context, server net.Conn) (*Conn, error) 
 	if s.server.Verify == UntrustedCA {
 		s.server.Verify = Strict // there is nothing to show to the client any more
 	}
-	return s.toServer(ctx, server, "", false)
+	var v *Conn
+	err := aside(func() (err error) {
+		v, err = s.toServer(ctx, server, "", false)
+		return err
+	})
+	return v, err
+}
+
+// aside does something on a stack of its own. A handshake takes a stack many times as large as a session does afterwards, and
+// the session would keep it.
+func aside(do func() error) error {
+	done := make(chan outcome)
+	go try(do, done)
+	o := <-done
+	if o.panicked != nil {
+		panic(fmt.Sprintf("%v\n%s", o.panicked, o.stack)) // here is who looks after sessions
+	}
+	return o.err
+}
+
+// outcome is how something ended.
+type outcome struct {
+	err      error
+	panicked any
+	stack    []byte
+}
+
+// try is aside's goroutine.
+func try(do func() error, done chan<- outcome) {
+	var o outcome
+	defer func() {
+		if o.panicked = recover(); o.panicked != nil {
+			o.stack = debug.Stack()
+		}
+		done <- o
+	}()
+	o.err = do()
 }
 
 // meetClient makes the client's control connection. meet, if not nil, is called when the client has said its hello and meets
@@ -254,7 +291,7 @@ func (s *Session) meetClient(ctx context.Context, client net.Conn, meet func(h *
 		return config, nil
 	}
 	c := tls.Server(below, &tls.Config{GetConfigForClient: hello, MinVersion: tls.VersionTLS12, KeyLogWriter: s.of.options.KeyLog})
-	if err := c.HandshakeContext(ctx); err != nil {
+	if err := aside(func() error { return c.HandshakeContext(ctx) }); err != nil {
 		if cause == nil {
 			cause = &SideError{"client", timely(ctx, err)}
 		}

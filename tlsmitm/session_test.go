@@ -907,3 +907,19 @@ func TestOverdueData(t *testing.T) {
 		}
 	})
 }
+
+// TestPanic: what panics in a handshake does so where the session was called, which is looked after.
+func TestPanic(t *testing.T) {
+	l := newLab(t)
+	s := l.interceptor.Session(SessionOptions{ID: "1", Hello: func(context.Context, string) error { panic("out of order") }})
+	s.Meet(ServerOptions{})
+	near, far := wire(t)
+	begin(tls.Client(far, l.client()), far)
+	defer func() {
+		if p := recover(); p == nil || !strings.Contains(fmt.Sprint(p), "out of order") || !strings.Contains(fmt.Sprint(p), "TestPanic.func1") {
+			t.Errorf("%v", p)
+		}
+	}()
+	s.Intercept(t.Context(), near, near)
+	t.Error("Intercept returned")
+}

@@ -56,6 +56,28 @@ type parser struct {
 // maxRefusals bounds the Telnet answers one line can earn, lest a client make us say more than it does.
 const maxRefusals = 24
 
+// keptLine is how long a line may be whose room is kept for the next one, in bytes.
+const keptLine = 128
+
+// begin begins a line.
+func (p *parser) begin(limit int) {
+	line := p.line[:0]
+	if cap(line) > keptLine {
+		line = nil
+	}
+	*p = parser{limit: limit, line: line}
+}
+
+// feed takes bytes and returns how many. It is done if they are the last of the line, or show that there is nothing to wait for.
+func (p *parser) feed(b []byte) (n int, done bool) {
+	for i, c := range b {
+		if p.add(c) || p.bad != nil && p.bad.Binary {
+			return i + 1, true
+		}
+	}
+	return len(b), false
+}
+
 func (p *parser) fail(text string) {
 	if p.bad == nil {
 		p.bad = &SyntaxError{Text: text}
@@ -156,18 +178,18 @@ func (p *parser) data(c byte) {
 	p.line = append(p.line, c)
 }
 
-// command makes the finished line a command.
-func (p *parser) command() (Command, error) {
-	c := Command{Interrupted: p.ip, Refusals: p.refusals}
+// end makes the finished line a command.
+func (p *parser) end(c *Command) error {
+	*c = Command{Interrupted: p.ip, Refusals: p.refusals}
 	if p.bad != nil {
-		return c, p.bad
+		return p.bad
 	}
 	n := 0
 	for n < len(p.line) && p.line[n] != ' ' {
 		n++
 	}
 	if !isVerb(p.line[:n]) {
-		return c, &SyntaxError{Text: "not an FTP command"}
+		return &SyntaxError{Text: "not an FTP command"}
 	}
 	line := string(p.line)
 	c.Name = line[:n]
@@ -176,7 +198,7 @@ func (p *parser) command() (Command, error) {
 		c.space = true
 		c.Arg = line[n+1:]
 	}
-	return c, nil
+	return nil
 }
 
 // maxVerb is longer than any verb seen in the field (RFC 959 has three or four letters; XSHA512, AVBL, XPASV…).

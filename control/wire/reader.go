@@ -12,14 +12,11 @@ type Reader struct {
 	limits Limits
 	buf    []byte // buf[:len] is unread input
 	store  []byte // what buf is a part of
-	line   []byte // room for a command's line
+	parser parser // of the command that is being read
 }
 
 // readSize is what one read asks for: longer than nearly every command and reply. Idle sessions hold it.
-const readSize = 512
-
-// keptLine is how long a line may be whose room is kept for the next one, in bytes.
-const keptLine = 128
+const readSize = 256
 
 // NewReader returns a Reader of src, which it does not own.
 func NewReader(src io.Reader, limits Limits) *Reader {
@@ -33,7 +30,10 @@ func (r *Reader) Buffered() int { return len(r.buf) }
 // Take returns what Buffered counts, which the Reader forgets.
 func (r *Reader) Take() []byte {
 	b := r.buf
-	r.buf = nil
+	r.buf, r.store = nil, nil
+	if len(b) == 0 {
+		return nil // and not what holds on to the store
+	}
 	return b
 }
 
@@ -63,26 +63,19 @@ func (r *Reader) fill(begun bool) error {
 // it is seen, since another protocol may never send a line end: nothing should be read after it. Any other error is the
 // source's, with io.ErrUnexpectedEOF for a line that broke off: half a command is never one. The command's Refusals are
 // set even where the error is a *SyntaxError.
-func (r *Reader) Command() (Command, error) {
-	p := parser{limit: r.limits.Line, line: r.line[:0]}
-	defer func() {
-		if cap(p.line) <= keptLine {
-			r.line = p.line
-		}
-	}()
-	begun := false
-	for {
+func (r *Reader) Command() (c Command, err error) {
+	// Sessions wait here: a frame that is any larger has the stack of each of them doubled.
+	r.parser.begin(r.limits.Line)
+	for begun := false; ; begun = true {
 		if err := r.fill(begun); err != nil {
-			return Command{}, err
+			return c, err
 		}
-		begun = true
-		for i, c := range r.buf {
-			if p.add(c) || p.bad != nil && p.bad.Binary {
-				r.buf = r.buf[i+1:]
-				return p.command()
-			}
+		n, done := r.parser.feed(r.buf)
+		r.buf = r.buf[n:]
+		if done {
+			err = r.parser.end(&c)
+			return c, err
 		}
-		r.buf = nil
 	}
 }
 

@@ -1,0 +1,5 @@
+//go:build race
+
+package control
+
+const raced = true // the race detector has stacks of its own size
