@@ -28,7 +28,7 @@ type Proxy struct {
 	own        ownAddresses
 	allowances allowances
 	pinholes   pinholes
-	remains    firewall.TimeWaits
+	remains    *firewall.TimeWaits
 	sessions   sync.WaitGroup
 	loops      sync.WaitGroup // accept loops
 
@@ -46,7 +46,7 @@ type Proxy struct {
 // opened and what would help; then none is. End with Drain or Close.
 func New(cfg *config.Config, log *slog.Logger) (*Proxy, error) {
 	p := &Proxy{log: log, resolver: net.DefaultResolver, listeners: map[address]*listener{}, conns: map[net.Conn]struct{}{},
-		pinholes: pinholes{log: log}, allowances: allowances{log: log, ports: map[netip.AddrPort]*allowedPort{}}}
+		pinholes: pinholes{log: log}, remains: firewall.NewTimeWaits(), allowances: allowances{log: log, ports: map[netip.AddrPort]*allowedPort{}}}
 	p.ctx, p.drain = context.WithCancel(context.Background())
 	p.alive, p.cut = context.WithCancel(context.Background())
 	if err := p.Reload(cfg); err != nil {

@@ -42,7 +42,7 @@ func (p *Proxy) admit(s *setting, c *net.TCPConn) *served {
 	cfg, l := s.cfg, s.listener
 	client := dataconn.AddrPort(c.RemoteAddr())
 	log := p.log.With("session", fmt.Sprintf("%012x", rand.Uint64()>>16), "listener", l.Name, "client", client)
-	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, own: &p.own, remains: &p.remains, pinholes: &p.pinholes, client: client, local: dataconn.AddrPort(c.LocalAddr()), identities: s.identities}
+	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, own: &p.own, remains: p.remains, pinholes: &p.pinholes, client: client, local: dataconn.AddrPort(c.LocalAddr()), identities: s.identities}
 	if r := p.counts.admit(client.Addr(), cfg.Limits); r != nil {
 		log.Warn("refused a session", "text", r.Text, "rule", r.Rule)
 		turnAway(c, r)

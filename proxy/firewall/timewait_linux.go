@@ -14,8 +14,10 @@ import (
 // (TIME_WAIT, RFC 9293 §3.4). Ours have the addresses of client and server, and the kernel does not forward packets between two
 // addresses for which it has a socket: the next connection of the same two ports, through a pinhole or past a proxy that has
 // stopped, would find nobody. What the state protects from is kept in mind by the peer's sequence numbers and by the firewall's
-// connection tracking. The zero value is ready, and its methods are safe for concurrent use.
+// connection tracking. Its methods are safe for concurrent use.
 type TimeWaits struct {
+	requests *requests // nil: it does nothing
+
 	mu      sync.Mutex
 	waiting []closing
 	running bool
@@ -32,8 +34,20 @@ type closing struct {
 // the kernel waits for it.
 var lookAgain = []time.Duration{50 * time.Millisecond, 200 * time.Millisecond, time.Second, 4 * time.Second, 15 * time.Second, 42 * time.Second}
 
+// NewTimeWaits opens what it asks the kernel by. Where that cannot be had it does nothing.
+func NewTimeWaits() *TimeWaits {
+	r, err := newRequests(unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return &TimeWaits{}
+	}
+	return &TimeWaits{requests: r}
+}
+
 // Forget has a socket that has been closed forgotten as soon as it is in TIME_WAIT.
 func (w *TimeWaits) Forget(local, peer netip.AddrPort) {
+	if w.requests == nil {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.waiting = append(w.waiting, closing{local: local, peer: peer, due: time.Now().Add(lookAgain[0])})
@@ -94,23 +108,18 @@ func (w *TimeWaits) look(by time.Time) {
 	if len(due) == 0 {
 		return
 	}
-	later = forget(due)
+	later = w.forget(due)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.waiting = append(w.waiting, later...)
 }
 
 // forget destroys the sockets that are in TIME_WAIT, and returns those that may yet come to that.
-func forget(all []closing) (later []closing) {
-	r, err := newRequests(unix.NETLINK_SOCK_DIAG)
-	if err != nil {
-		return nil
-	}
-	defer r.close()
+func (w *TimeWaits) forget(all []closing) (later []closing) {
 	for _, c := range all {
 		const timeWait, closed = 6, 7 // TCP_TIME_WAIT, TCP_CLOSE
 		state := byte(closed)
-		err := r.do(socketMessage(sockDiagByFamily, 0, c), func(b []byte) {
+		err := w.requests.do(socketMessage(sockDiagByFamily, 0, c), func(b []byte) {
 			if len(b) > 1 {
 				state = b[1]
 			}
@@ -118,7 +127,7 @@ func forget(all []closing) (later []closing) {
 		switch {
 		case errors.Is(err, unix.ENOENT):
 		case err == nil && state == timeWait:
-			r.do(socketMessage(sockDestroy, unix.NLM_F_ACK, c), nil) // a kernel that cannot (CONFIG_INET_DIAG_DESTROY) keeps it
+			w.requests.do(socketMessage(sockDestroy, unix.NLM_F_ACK, c), nil) // a kernel that cannot (CONFIG_INET_DIAG_DESTROY) keeps it
 		case c.tries+1 < len(lookAgain):
 			c.tries++
 			c.due = time.Now().Add(lookAgain[c.tries])

@@ -10,6 +10,9 @@ import (
 // TimeWaits takes away what closed transparent sockets leave, on Linux.
 type TimeWaits struct{}
 
+// NewTimeWaits is nothing here.
+func NewTimeWaits() *TimeWaits { return &TimeWaits{} }
+
 // Forget does nothing here.
 func (*TimeWaits) Forget(local, peer netip.AddrPort) {}
 
