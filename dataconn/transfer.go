@@ -148,7 +148,7 @@ func (t *Transfer) Bytes() int64 { return t.bytes.Load() }
 func (t *Transfer) Ready() <-chan struct{} { return t.ready }
 
 // CallsClient reports whether we call the client, as a server in active mode does.
-func (t *Transfer) CallsClient() bool { return !t.opts.Client.listens() && t.opts.Pinhole == nil }
+func (t *Transfer) CallsClient() bool { return t.opts.Pinhole == nil && !t.opts.Client.listens() }
 
 // Past reports whether the kernel is to carry the bytes past us: then the peers know of an end before we do.
 func (t *Transfer) Past() bool { return t.opts.Pinhole != nil }
