@@ -16,6 +16,7 @@ import (
 // idle, half as long again at the latest, while busy, if not nil, says no (ErrIdle). Then both are closed; they are the
 // caller's to close in any case.
 func Tunnel(ctx context.Context, a, b net.Conn, idle time.Duration, busy func() bool) (fromA, fromB int64, err error) {
+	a, b = socketOf(a), socketOf(b)
 	t := &tunnel{idle: idle, busy: busy}
 	t.moved.Store(time.Now().UnixNano())
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -34,6 +35,14 @@ func Tunnel(ctx context.Context, a, b net.Conn, idle time.Duration, busy func() 
 	way(&fromB, a, b)
 	both.Wait()
 	return fromA, fromB, context.Cause(ctx)
+}
+
+// socketOf is the socket itself of a connection that is no more than another way to read and write it: only those are spliced.
+func socketOf(c net.Conn) net.Conn {
+	if s, ok := c.(interface{ Socket() *net.TCPConn }); ok {
+		return s.Socket()
+	}
+	return c
 }
 
 type tunnel struct {

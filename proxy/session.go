@@ -64,7 +64,7 @@ func (p *Proxy) admit(s *setting, c *net.TCPConn) *served {
 	v := &served{p: p, n: n, client: c}
 	observer := &logger{log: log, loggedIn: func() { v.loggedIn = true; p.counts.loggedIn() }}
 	session := &control.Session{
-		Client:        c,
+		Client:        swiftly(c),
 		Connect:       v.connect,
 		Network:       n,
 		Observer:      observer,
@@ -99,11 +99,12 @@ var serverData = map[config.ServerData]control.ServerData{config.DataPassive: co
 // connect is control.Session.Connect.
 func (v *served) connect(ctx context.Context, name string) (net.Conn, error) {
 	c, err := v.p.connect(ctx, v.n, name)
-	if err == nil {
-		v.p.track(c)
-		v.servers = append(v.servers, c)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	v.p.track(c)
+	v.servers = append(v.servers, c)
+	return swiftly(c), nil
 }
 
 // leave gives back what a session that has ended held.
@@ -134,8 +135,8 @@ func timeouts(t config.Timeouts) control.Timeouts {
 }
 
 // connect opens the connection to the server of a session: where the connection was going, the fixed one, or the one
-// that the client names. It is control.Session.Connect.
-func (p *Proxy) connect(ctx context.Context, n *network, name string) (net.Conn, error) {
+// that the client names.
+func (p *Proxy) connect(ctx context.Context, n *network, name string) (*net.TCPConn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.alive, cancel)()
@@ -178,17 +179,13 @@ func (p *Proxy) connect(ctx context.Context, n *network, name string) (net.Conn,
 }
 
 // dialOne dials one of the places that are left, giving each its share of the time.
-func (p *Proxy) dialOne(ctx context.Context, n *network, to netip.AddrPort, left int) (net.Conn, error) {
+func (p *Proxy) dialOne(ctx context.Context, n *network, to netip.AddrPort, left int) (*net.TCPConn, error) {
 	if by, ok := ctx.Deadline(); ok && left > 1 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(by)/time.Duration(left))
 		defer cancel()
 	}
-	c, err := n.dialServer(ctx, to)
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
+	return n.dialServer(ctx, to)
 }
 
 // advertised is the IPv4 address that a listener's advertise stands for now.

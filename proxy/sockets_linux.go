@@ -307,17 +307,13 @@ func gone(c net.Conn) bool {
 
 // sendUrgent writes b with its last byte urgent.
 func sendUrgent(c net.Conn, b []byte) error {
-	t, ok := c.(*net.TCPConn)
-	if !ok {
+	s, ok := c.(*swift)
+	if !ok { // TLS, which knows of nothing urgent
 		_, err := c.Write(b)
 		return err
 	}
-	raw, err := t.SyscallConn()
-	if err != nil {
-		return err
-	}
 	var sendErr error
-	err = raw.Write(func(fd uintptr) bool {
+	err := s.raw.Write(func(fd uintptr) bool {
 		sendErr = unix.Send(int(fd), b, unix.MSG_OOB|unix.MSG_NOSIGNAL)
 		return sendErr != unix.EAGAIN
 	})

@@ -38,6 +38,8 @@ func originalDestination(*net.TCPConn) (netip.AddrPort, error) {
 	return netip.AddrPort{}, errNotLinux
 }
 
+func swiftly(c *net.TCPConn) net.Conn { return c }
+
 func gone(net.Conn) bool { return false }
 
 func sendUrgent(net.Conn, []byte) error { return errNotLinux }
