@@ -47,6 +47,14 @@ func (c *clientSide) read() {
 	}
 }
 
+// listen asks for a message, if none has been asked for.
+func (c *clientSide) listen() {
+	if !c.asked {
+		c.asked = true
+		c.ask <- struct{}{}
+	}
+}
+
 func (c *clientSide) close() {
 	c.conn.Close()
 	close(c.ask)
@@ -63,6 +71,14 @@ func (v *serverSide) read() {
 	for range v.ask {
 		v.reply, v.err = v.reader.Reply()
 		v.got <- struct{}{}
+	}
+}
+
+// listen asks for a message, if none has been asked for.
+func (v *serverSide) listen() {
+	if !v.asked {
+		v.asked, v.ahead = true, v.reader.Buffered() > 0
+		v.ask <- struct{}{}
 	}
 }
 
@@ -97,49 +113,55 @@ func (s *Session) await(w wait) happening {
 	var client, server <-chan struct{}
 	if w.client {
 		client = s.client.got
-		if !s.client.asked {
-			s.client.asked = true
-			s.client.ask <- struct{}{}
-		}
+		s.client.listen()
 	}
 	if w.server {
 		server = s.server.got
-		if !s.server.asked {
-			s.server.asked, s.server.ahead = true, s.server.reader.Buffered() > 0
-			s.server.ask <- struct{}{}
-		}
+		s.server.listen()
 	}
 	var clock <-chan time.Time
 	if !w.by.IsZero() {
 		s.clock.Reset(max(time.Until(w.by), 0))
-		defer s.clock.Stop()
 		clock = s.clock.C
 	}
 	var drain <-chan struct{}
 	if w.drain {
 		drain = s.draining
 	}
+	var h happening
 	select {
 	case <-client:
-		s.client.asked = false
-		return clientSpoke
+		h = clientSpoke
 	case <-server:
+		h = serverSpoke
+	case <-w.ready:
+		h = legsReady
+	case <-w.copied:
+		h = copyEnded
+	case <-w.closed:
+		h = transferClosed
+	case <-clock:
+		h = clockExpired
+	case <-drain:
+		h = drainBegan
+	}
+	s.clock.Stop()
+	s.note(h)
+	return h
+}
+
+// note keeps what follows from a happening for those to come.
+func (s *Session) note(h happening) {
+	switch h {
+	case clientSpoke:
+		s.client.asked = false
+	case serverSpoke:
 		s.server.asked = false
 		if s.server.err == nil {
 			s.observeReply("<<", s.server.reply)
 		}
-		return serverSpoke
-	case <-w.ready:
-		return legsReady
-	case <-w.copied:
-		return copyEnded
-	case <-w.closed:
-		return transferClosed
-	case <-clock:
-		return clockExpired
-	case <-drain:
+	case drainBegan:
 		s.draining = nil
 		s.drainBy = time.Now().Add(s.Timeouts.Drain)
-		return drainBegan
 	}
 }

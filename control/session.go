@@ -306,26 +306,37 @@ func (s *Session) idle() error {
 		return errDraining
 	}
 	idleBy := time.Now().Add(s.Timeouts.Idle)
+	if !s.loginBy.IsZero() && s.loginBy.Before(idleBy) {
+		idleBy = s.loginBy
+	}
 	for {
-		by, late := idleBy, "Idle for too long"
-		if !s.loginBy.IsZero() && s.loginBy.Before(by) {
-			by, late = s.loginBy, "Login took too long"
-		}
-		switch s.await(wait{client: true, server: s.server != nil, drain: true, by: by}) {
-		case clientSpoke:
-			if ok, err := s.heard(); ok || err != nil {
-				return err
-			}
-		case serverSpoke:
-			if err := s.unsolicited(); err != nil {
-				return err
-			}
-		case clockExpired:
-			return ending(late, fmt.Errorf("client: no command in time"))
-		case drainBegan:
-			return errDraining
+		if done, err := s.stir(s.await(wait{client: true, server: s.server != nil, drain: true, by: idleBy})); done || err != nil {
+			return err
 		}
 	}
+}
+
+// stir deals with what has happened in an idle session. It is done if there is a command.
+func (s *Session) stir(h happening) (done bool, err error) {
+	switch h {
+	case clientSpoke:
+		return s.heard()
+	case serverSpoke:
+		return false, s.unsolicited()
+	case clockExpired:
+		return false, s.overslept()
+	default: // drainBegan
+		return false, errDraining
+	}
+}
+
+// overslept is the end of a session whose client has said nothing for too long.
+func (s *Session) overslept() error {
+	text := "Idle for too long"
+	if !s.loginBy.IsZero() && !time.Now().Before(s.loginBy) {
+		text = "Login took too long"
+	}
+	return ending(text, errors.New("client: no command in time"))
 }
 
 // heard takes what the client has said, client.cmd. It is not ok if that was no command and has been answered.

@@ -233,8 +233,13 @@ func TestLoadIdle(t *testing.T) {
 	c := l.Client.Start("crowd", l.Client.role(context.Background(), "crowd", "idle", at.String(), strconv.Itoa(clients)))
 	c.says("are in")
 	n := int64(clients)
+	each := (proportional(t, g.pid()) - pss) / n
 	t.Logf("%d idle sessions in after %v; for each: %d bytes resident, %d bytes proportional, %.2f files", clients,
-		time.Since(begun), (resident(t, g.pid())-rss)/n, (proportional(t, g.pid())-pss)/n, float64(g.descriptors()-files)/float64(n))
+		time.Since(begun), (resident(t, g.pid())-rss)/n, each, float64(g.descriptors()-files)/float64(n))
+	// A frame that is larger than need be doubles the stack of each: the compiler may make one by inlining what is called often.
+	if each > 24<<10 {
+		t.Errorf("each idle session takes %d bytes", each)
+	}
 	if got := g.descriptors() - files; got != 2*clients {
 		t.Errorf("%d files are open for %d sessions", got, clients)
 	}

@@ -68,7 +68,8 @@ func (p *Proxy) accept(l *listener) {
 		c, err := l.AcceptTCP()
 		if err == nil {
 			delay = shortest
-			p.sessions.Go(func() { p.serve(l.setting.Load(), c) })
+			p.sessions.Add(1)
+			go p.serve(l.setting.Load(), c)
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {

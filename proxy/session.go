@@ -15,16 +15,19 @@ import (
 	"ftpalg/dataconn"
 )
 
-// serve holds one client's session, from its connection to its end.
+// serve holds one client's session, from its connection to its end. It is done for p.sessions then.
 func (p *Proxy) serve(s *setting, c *net.TCPConn) {
+	defer p.sessions.Done()
 	p.track(c)
-	defer p.untrack(c)
-	defer c.Close()
 	// What it takes to begin is not on the stack any more when the session is idle.
-	if v := p.admit(s, c); v != nil {
-		defer v.leave()
-		v.session.Run(p.ctx)
+	v := p.admit(s, c)
+	if v == nil {
+		c.Close()
+		p.untrack(c)
+		return
 	}
+	defer v.leave()
+	v.session.Run(p.ctx)
 }
 
 // served is a session with what it holds of the Proxy.
@@ -113,8 +116,9 @@ func (v *served) leave() {
 		v.p.untrack(c)
 		v.n.Closed(dataconn.Server, dataconn.AddrPort(c.LocalAddr()), dataconn.AddrPort(c.RemoteAddr()))
 	}
+	v.client.Close()
+	v.p.untrack(v.client)
 	if v.n.listener.Mode == config.TPROXY {
-		v.client.Close()
 		v.p.remains.Forget(v.n.local, v.n.client)
 	}
 	v.p.counts.leave(v.n.client.Addr(), v.loggedIn)
