@@ -268,6 +268,10 @@ func (t *Transfer) protect() error {
 	case <-t.ctx.Done():
 		return context.Cause(t.ctx)
 	}
+	if t.secure[Client] == nil && t.secure[Server] == nil {
+		t.streams = [2]Stream{bare{t.legs[Client]}, bare{t.legs[Server]}}
+		return nil
+	}
 	ctx, cancel := context.WithCancelCause(t.ctx)
 	var clock sync.WaitGroup
 	defer clock.Wait()
