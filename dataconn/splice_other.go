@@ -2,6 +2,11 @@
 
 package dataconn
 
-import "net"
+import (
+	"errors"
+	"net"
+)
 
 func spliceable(src, dst net.Conn) bool { return false }
+
+func gather(net.Conn, int) error { return errors.ErrUnsupported }

@@ -467,6 +467,10 @@ const (
 	largeChunk chunk = 1 << 20 // what the pipe of a splice holds
 )
 
+// gatherFor is how long bytes may wait for more of them. A sender whose large chunks take no half of it is waited for until it has
+// sent another: with small packets that spares two wake-ups of three.
+const gatherFor = 20 * time.Millisecond
+
 // after is the chunk to follow one that took so long.
 func (c chunk) after(took, idle time.Duration) chunk {
 	switch {
@@ -490,17 +494,25 @@ func (t *Transfer) copy(from, to Side) error {
 	if spliceable(src, dst) {
 		t.carried = Spliced
 	}
-	size := smallChunk
+	size, gathers := smallChunk, false
 	for {
 		begin := time.Now()
 		writeBy := begin.Add(2 * t.opts.Idle)
-		src.SetReadDeadline(begin.Add(t.opts.Idle))
+		readBy := begin.Add(t.opts.Idle)
+		if gathers {
+			readBy = begin.Add(gatherFor)
+		}
+		src.SetReadDeadline(readBy)
 		dst.SetWriteDeadline(writeBy)
 		n, err := io.CopyN(dst, src, int64(size))
 		t.bytes.Add(n)
-		size = size.after(time.Since(begin), t.opts.Idle)
+		took := time.Since(begin)
+		size = size.after(took, t.opts.Idle)
 		switch {
 		case err == nil:
+			if !gathers && t.carried == Spliced && size == largeChunk && took < gatherFor/2 {
+				gathers = gather(src, 128<<10) == nil
+			}
 		case err == io.EOF:
 			return nil
 		case t.ctx.Err() != nil:
@@ -512,6 +524,9 @@ func (t *Transfer) copy(from, to Side) error {
 			return &LegError{Side: to, Act: "write", Err: err}
 		case !time.Now().Before(writeBy):
 			return &LegError{Side: to, Act: "write", Err: ErrIdle}
+		case gathers: // not as fast any more; what there is, is taken now
+			gather(src, 1)
+			gathers, size = false, smallChunk
 		case n == 0:
 			return &LegError{Side: from, Act: "read", Err: ErrIdle}
 		}

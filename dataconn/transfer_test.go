@@ -614,3 +614,36 @@ func TestChunk(t *testing.T) {
 		t.Errorf("the largest is %d bytes", c)
 	}
 }
+
+// TestGather: a sender that has been fast is waited for to send much at once, yet what it sends slowly afterwards comes through, and
+// its silence is seen.
+func TestGather(t *testing.T) {
+	l := newLab(t, true, false)
+	l.opts.Idle = 500 * time.Millisecond
+	from, to := l.begin(Download)
+	ticks := make(chan error, 1)
+	go func() {
+		_, err := io.CopyN(from, zeros{}, 64<<20) // many large chunks
+		for range 5 {
+			time.Sleep(2 * gatherFor)
+			if err == nil {
+				_, err = from.Write([]byte("tick"))
+			}
+		}
+		ticks <- err
+	}()
+	to.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if n, err := io.CopyN(io.Discard, to, 64<<20+5*4); err != nil {
+		t.Fatalf("%d bytes came: %v", n, err)
+	}
+	if err := <-ticks; err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if err := l.copied(); !errors.Is(err, ErrIdle) {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(begun); took < l.opts.Idle-50*time.Millisecond {
+		t.Errorf("idle after %v", took)
+	}
+}

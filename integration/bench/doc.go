@@ -58,9 +58,15 @@
 // Splice is bounded by TCP's two ends and by wake-ups: nothing is copied, yet with 64 KiB at once a GiB took twice what copying
 // proxies take, for the window updates, packets and context switches that each piece costs (59,487 calls and 17,000 switches
 // for 1.6 GiB). A MiB at once halves it. Tried, and not taken: copying through memory (0.56 s/GiB where 64 KiB splices took 0.65,
-// and 1.4 to 1.6 with MTU-sized packets); TCP_NOTSENT_LOWAT of 1 MiB, and without (no difference); SO_RCVLOWAT of 1 MiB with splices
-// of 64 KiB (0.60) and of a MiB (0.30 to 0.35, and 0.62 to 0.70 with MTU-sized packets: the best there, but what a slow sender has
-// sent would wait for more).
+// and 1.4 to 1.6 with MTU-sized packets); TCP_NOTSENT_LOWAT of 1 MiB, and without (no difference). While a sender is fast, SO_RCVLOWAT
+// makes a MiB gather before we wake up: with MTU-sized packets and one stream 0.49 to 0.59 s/GiB where it was 1.2 to 1.4 (SUSE 0.9
+// to 1.0), for a fifth less of throughput, since sender and receiver take turns; with 8 streams 0.9, as SUSE. 128, 256 and 512 KiB
+// took 0.74 to 0.9 and were no faster. A leg that we accepted costs 0.42 to 0.48 s/GiB to read from, one that we called 0.31 to 0.37;
+// why is not known.
+//
+// TPROXY needs a policy routing rule, and with any such rule the kernel looks each forwarded packet's route up in full, and its
+// source's too: alone, beside the kernel's helper, it costs that 6 % of throughput and 11 to 15 % with MTU-sized packets. Accounting
+// costs 3 %, two chains 2 to 4 %. Gateway listeners need no such rule.
 //
 // TLS is bounded by the cipher, once in each direction, and by the system calls and wake-ups for records of 16 KiB; several
 // records are read and written at once, which is worth a quarter with one stream and a third with eight. Complete FTPS sessions are

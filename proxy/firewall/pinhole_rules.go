@@ -24,17 +24,18 @@ func (p Plan) masterRules() []rule {
 }
 
 // passingRules see what a pinhole let in go by, after everybody else's rules have let it through: one chain for both, since each
-// costs every packet. They end what we want in no more, and tell us of beginnings and ends.
+// costs every packet, and within a rule what most packets are not comes first. They end what we want in no more, and tell us of
+// beginnings and ends.
 func (p Plan) passingRules() []rule {
 	if !p.Pinholes {
 		return nil
 	}
 	return []rule{{
 		why:    "A transfer that was ended before its time.",
-		pieces: []piece{tcpOnly(), carried(p.DivertMark), {"reject with tcp reset", []instr{rejected{}}}},
+		pieces: []piece{carried(p.DivertMark), tcpOnly(), {"reject with tcp reset", []instr{rejected{}}}},
 	}, {
 		why:    "By these packets we know when a transfer begins and ends, and how many bytes it had.",
-		pieces: []piece{carried(p.Mark), endOfTCP(), logTo(p.LogGroup)},
+		pieces: []piece{ofMarkedConnection(p.Mark), endOfTCP(), expectedOnly(), logTo(p.LogGroup)},
 	}}
 }
 
@@ -94,8 +95,13 @@ func (p Plan) sourceRules() []rule {
 
 // carried matches connections that came through a pinhole, by the mark they have.
 func carried(mark uint32) piece {
-	p := ofMarkedConnection(mark)
-	return piece{p.text + " ct status expected", append(p.code, loadCT{ctStatus}, and{native(expected)}, compare{notEqual, native(0)})}
+	marked, status := ofMarkedConnection(mark), expectedOnly()
+	return piece{marked.text + " " + status.text, append(marked.code, status.code...)}
+}
+
+// expectedOnly matches connections that were expected, whoever's.
+func expectedOnly() piece {
+	return piece{"ct status expected", []instr{loadCT{ctStatus}, and{native(expected)}, compare{notEqual, native(0)}}}
 }
 
 // tcpOnly matches TCP. nft infers it of some rules; then the text is empty.

@@ -47,9 +47,9 @@ table inet ftpalg {
 	chain pinhole_passing {
 		type filter hook forward priority 300; policy accept;
 		# A transfer that was ended before its time.
-		meta l4proto tcp ct mark 0x67 ct status expected reject with tcp reset
+		ct mark 0x67 ct status expected meta l4proto tcp reject with tcp reset
 		# By these packets we know when a transfer begins and ends, and how many bytes it had.
-		ct mark 0x66 ct status expected tcp flags fin,syn,rst log group 102 snaplen 128
+		ct mark 0x66 tcp flags fin,syn,rst ct status expected log group 102 snaplen 128
 	}
 }
 EOF
