@@ -44,6 +44,11 @@ type Undertaker interface {
 	Closed(side Side, local, peer netip.AddrPort)
 }
 
+// Gatherer is a Network that can have a wait for bytes of a spliced connection go on until there are so many, or until its end.
+type Gatherer interface {
+	Gather(c *net.TCPConn, bytes int) error
+}
+
 // Leg is one side's half of a transfer. It listens if Listener is set, and dials Address otherwise.
 type Leg struct {
 	Listener net.Listener   // owned by the Transfer once armed

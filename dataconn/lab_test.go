@@ -56,6 +56,20 @@ func (loopback) Dial(ctx context.Context, _ Side, _ uint16, to netip.AddrPort) (
 	return d.DialContext(ctx, "tcp", to.String())
 }
 
+// Gather implements Gatherer.
+func (loopback) Gather(c *net.TCPConn, bytes int) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Control(func(fd uintptr) {
+		err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVLOWAT, bytes)
+	}); e != nil {
+		return e
+	}
+	return err
+}
+
 // lab is a transfer with its two peers, on real TCP connections.
 type lab struct {
 	t    *testing.T

@@ -2,11 +2,6 @@
 
 package dataconn
 
-import (
-	"errors"
-	"net"
-)
+import "net"
 
 func spliceable(src, dst net.Conn) bool { return false }
-
-func gather(net.Conn, int) error { return errors.ErrUnsupported }

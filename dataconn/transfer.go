@@ -510,8 +510,8 @@ func (t *Transfer) copy(from, to Side) error {
 		size = size.after(took, t.opts.Idle)
 		switch {
 		case err == nil:
-			if !gathers && t.carried == Spliced && size == largeChunk && took < gatherFor/2 {
-				gathers = gather(src, 128<<10) == nil
+			if !gathers && size == largeChunk && took < gatherFor/2 {
+				gathers = t.gather(src, int(largeChunk))
 			}
 		case err == io.EOF:
 			return nil
@@ -525,12 +525,18 @@ func (t *Transfer) copy(from, to Side) error {
 		case !time.Now().Before(writeBy):
 			return &LegError{Side: to, Act: "write", Err: ErrIdle}
 		case gathers: // not as fast any more; what there is, is taken now
-			gather(src, 1)
+			t.gather(src, 1)
 			gathers, size = false, smallChunk
 		case n == 0:
 			return &LegError{Side: from, Act: "read", Err: ErrIdle}
 		}
 	}
+}
+
+// gather asks for a spliced leg's bytes to be kept until there are so many. It returns false if they are not.
+func (t *Transfer) gather(leg net.Conn, bytes int) bool {
+	g, ok := t.opts.Network.(Gatherer)
+	return ok && t.carried == Spliced && g.Gather(leg.(*net.TCPConn), bytes) == nil
 }
 
 // broken tells which leg a failed splice failed on, since its error does not: a leg that can still be waited for is

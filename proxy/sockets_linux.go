@@ -305,6 +305,15 @@ func gone(c net.Conn) bool {
 	return err != nil || state != established
 }
 
+// gather has the kernel call a connection readable once that many bytes are there, or its end is (SO_RCVLOWAT).
+func gather(c *net.TCPConn, bytes int) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return rawControl(raw, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, bytes) })
+}
+
 // sendUrgent writes b with its last byte urgent.
 func sendUrgent(c net.Conn, b []byte) error {
 	s, ok := c.(*swift)

@@ -40,6 +40,8 @@ func originalDestination(*net.TCPConn) (netip.AddrPort, error) {
 
 func swiftly(c *net.TCPConn) net.Conn { return c }
 
+func gather(*net.TCPConn, int) error { return errNotLinux }
+
 func gone(net.Conn) bool { return false }
 
 func sendUrgent(net.Conn, []byte) error { return errNotLinux }

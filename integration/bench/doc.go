@@ -60,9 +60,9 @@
 // for 1.6 GiB). A MiB at once halves it. Tried, and not taken: copying through memory (0.56 s/GiB where 64 KiB splices took 0.65,
 // and 1.4 to 1.6 with MTU-sized packets); TCP_NOTSENT_LOWAT of 1 MiB, and without (no difference). While a sender is fast, SO_RCVLOWAT
 // makes a MiB gather before we wake up: with MTU-sized packets and one stream 0.49 to 0.59 s/GiB where it was 1.2 to 1.4 (SUSE 0.9
-// to 1.0), for a fifth less of throughput, since sender and receiver take turns; with 8 streams 0.9, as SUSE. 128, 256 and 512 KiB
-// took 0.74 to 0.9 and were no faster. A leg that we accepted costs 0.42 to 0.48 s/GiB to read from, one that we called 0.31 to 0.37;
-// why is not known.
+// to 1.0), for a fifth less of throughput, since sender and receiver take turns; with 8 streams 0.9, as SUSE. 128 KiB took 0.74
+// to 0.9 and was no faster. A leg that we accepted costs 0.42 to 0.48 s/GiB to read from, one that we called 0.31 to 0.37; why is not
+// known.
 //
 // TPROXY needs a policy routing rule, and with any such rule the kernel looks each forwarded packet's route up in full, and its
 // source's too: alone, beside the kernel's helper, it costs that 6 % of throughput and 11 to 15 % with MTU-sized packets. Accounting
