@@ -58,6 +58,15 @@ const (
 	UnknownRefuse Unknown = "refuse"
 )
 
+// Protocol is a way to ask an explicit listener for a server.
+type Protocol string
+
+// The protocols of an explicit listener.
+const (
+	ProtocolFTP    Protocol = "ftp"    // the server is named in the login
+	ProtocolSOCKS5 Protocol = "socks5" // RFC 1928, CONNECT: FTP inside the tunnel
+)
+
 // Config is the whole of a configuration file. The yaml tags are the keys of the file, of the environment and of the
 // flags; what each means to a reader of the file is in meanings.go.
 type Config struct {
@@ -95,7 +104,12 @@ type Listener struct {
 	ServerData ServerData `yaml:"server_data"`
 	DataPath   DataPath   `yaml:"data_path"`
 	Unknown    Unknown    `yaml:"unknown_commands"`
-	TLS        TLSMode    `yaml:"tls"`
+	// Protocols are an explicit listener's only: what it understands, told apart by a client's first bytes.
+	Protocols []Protocol `yaml:"protocols"`
+	// Sniff is an explicit listener's only: how long a client is awaited that speaks first. One that does not speak FTP, where
+	// the server greets. Zero: none is awaited, since the listener has FTP alone.
+	Sniff time.Duration `yaml:"sniff"`
+	TLS   TLSMode       `yaml:"tls"`
 	// Implicit means TLS from the first byte, without AUTH, on every connection whatever its port.
 	Implicit bool `yaml:"implicit"`
 	// ImplicitPorts are a tproxy's or redirect's only: destination ports that have TLS from the first byte.

@@ -113,6 +113,12 @@ func (l *Listener) complete(authority bool) {
 	if l.Unknown == "" {
 		l.Unknown = UnknownRelay
 	}
+	if l.Mode == Explicit && len(l.Protocols) == 0 {
+		l.Protocols = slices.Clone(protocols)
+	}
+	if l.Sniff == 0 && l.Speaks(ProtocolSOCKS5) {
+		l.Sniff = defaultSniff
+	}
 	l.completeTLS(authority)
 	if a, err := netip.ParseAddrPort(l.Server); err == nil {
 		l.Server = netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
@@ -121,6 +127,15 @@ func (l *Listener) complete(authority bool) {
 		l.Advertise = a.Unmap().String()
 	}
 }
+
+// protocols are all that an explicit listener may understand.
+var protocols = []Protocol{ProtocolFTP, ProtocolSOCKS5}
+
+// defaultSniff is longer than the way there and back of nearly all clients, and shorter than people notice.
+const defaultSniff = 200 * time.Millisecond
+
+// Speaks reports whether an explicit listener understands a protocol.
+func (l *Listener) Speaks(p Protocol) bool { return slices.Contains(l.Protocols, p) }
 
 // intercepts reports whether firewall rules bring the listener its connections.
 func (l *Listener) intercepts() bool { return l.Mode == TPROXY || l.Mode == Redirect }

@@ -5,7 +5,9 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strconv"
+	"time"
 )
 
 // Validate reports everything that is wrong with a complete Config, such as Load and Default give, as Faults without
@@ -153,9 +155,35 @@ func (k *checker) listener(key string, l *Listener) {
 	oneOf(k, key+".server_data", l.ServerData, []ServerData{DataSame, DataPassive, DataActive})
 	oneOf(k, key+".data_path", l.DataPath, []DataPath{PathAuto, PathKernel, PathSplice})
 	oneOf(k, key+".unknown_commands", l.Unknown, []Unknown{UnknownRelay, UnknownRefuse})
+	k.protocols(key, l)
 	if !l.intercepts() && !reflect.ValueOf(l.Intercept).IsZero() {
 		k.fault(key+".intercept", "is for the modes tproxy and redirect; clients connect to a listener of mode %s by themselves",
 			l.Mode)
+	}
+}
+
+// maxSniff is more than any client needs to speak, and less than makes FTP clients give up.
+const maxSniff = 10 * time.Second
+
+func (k *checker) protocols(key string, l *Listener) {
+	if l.Mode != Explicit {
+		if len(l.Protocols) > 0 {
+			k.fault(key+".protocols", "is for the mode explicit; a listener of mode %s speaks FTP", l.Mode)
+		}
+		if l.Sniff != 0 {
+			k.fault(key+".sniff", "is for the mode explicit; a listener of mode %s speaks FTP", l.Mode)
+		}
+		return
+	}
+	for i, p := range l.Protocols {
+		at := element(key+".protocols", i)
+		oneOf(k, at, p, protocols)
+		if slices.Contains(l.Protocols[:i], p) {
+			k.fault(at, "%s is there twice", p)
+		}
+	}
+	if l.Sniff < 0 || l.Sniff > maxSniff {
+		k.fault(key+".sniff", "must be from 0s to %v; FTP clients wait for so long", maxSniff)
 	}
 }
 

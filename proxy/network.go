@@ -36,6 +36,9 @@ type network struct {
 	tls        *tlsmitm.Session // nil: TLS is refused
 	rule       int              // of Config.Destinations, that the server is reached by; -1: none
 
+	places       []place                                                                // where the server is, if the client has named it otherwise than by FTP
+	listenClient func(ctx context.Context, server netip.AddrPort) (net.Listener, error) // nil: the client's data connections come to ports of ours
+
 	client netip.AddrPort // the client
 	dialed netip.AddrPort // what the client dialed, as it sees it; the zero value where that was ourselves
 	local  netip.AddrPort // our end of the client's control connection
@@ -83,6 +86,9 @@ func (n *network) Listen(ctx context.Context, side dataconn.Side, avoid uint16) 
 }
 
 func (n *network) listen(ctx context.Context, side dataconn.Side, avoid uint16) (net.Listener, error) {
+	if side == dataconn.Client && n.listenClient != nil {
+		return n.listenClient(ctx, dataconn.AddrPort(n.server.RemoteAddr()))
+	}
 	transparent := n.transparent(side)
 	var at netip.Addr
 	switch {

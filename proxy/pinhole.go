@@ -149,7 +149,7 @@ var errHere = errors.New("one of the peers is this machine")
 // Pinhole implements dataconn.Passer.
 func (n *network) Pinhole(ctx context.Context, caller dataconn.Side, to netip.AddrPort) (dataconn.Pinhole, error) {
 	made := n.pinholes.get(n.listener)
-	if made == nil || !mayPass(n.listener) {
+	if made == nil || !mayPass(n.listener) || n.listenClient != nil {
 		return nil, firewall.ErrNoPinhole
 	}
 	ours := [2]netip.AddrPort{n.local, dataconn.AddrPort(n.server.LocalAddr())}

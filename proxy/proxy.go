@@ -28,6 +28,7 @@ type Proxy struct {
 	own        ownAddresses
 	allowances allowances
 	pinholes   pinholes
+	tunnels    tunnels
 	remains    *firewall.TimeWaits
 	sessions   sync.WaitGroup
 	loops      sync.WaitGroup // accept loops

@@ -15,15 +15,47 @@ import (
 	"ftpalg/dataconn"
 )
 
-// serve holds one client's session, from its connection to its end. It is done for p.sessions then.
+// arrival is a client's control connection, and how it came to us.
+type arrival struct {
+	conn          net.Conn // the session's to close
+	client, local netip.AddrPort
+	implicit      bool    // the client has begun with TLS
+	places        []place // where the client's server is, if it has named it otherwise than by FTP; nil: it has not
+	// listen, if not nil, makes the listeners for the client's data connections, which are no connections to a port of ours then.
+	listen  func(ctx context.Context, server netip.AddrPort) (net.Listener, error)
+	counted bool // limits have counted the client already
+}
+
+// serve serves one client, from its connection to its end. It is done for p.sessions then.
 func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 	defer p.sessions.Done()
 	p.track(c)
+	if a, ok := p.met(s, c); ok {
+		p.hold(s, a)
+	}
+}
+
+// met finds out what a client is: one that speaks FTP, unless it has been served otherwise.
+func (p *Proxy) met(s *setting, c *net.TCPConn) (a arrival, ok bool) {
+	a = arrival{client: dataconn.AddrPort(c.RemoteAddr()), local: dataconn.AddrPort(c.LocalAddr())}
+	switch p.sniff(s, c) {
+	case speaksSOCKS:
+		p.socks(s, c, a)
+		return a, false
+	case speaksTLS:
+		a.implicit = true
+	}
+	a.conn = swiftly(c)
+	return a, true
+}
+
+// hold holds a session with a client that p.track knows, until it ends.
+func (p *Proxy) hold(s *setting, a arrival) {
 	// What it takes to begin is not on the stack any more when the session is idle.
-	v := p.admit(s, c)
+	v := p.admit(s, a)
 	if v == nil {
-		c.Close()
-		p.untrack(c)
+		a.conn.Close()
+		p.untrack(below(a.conn))
 		return
 	}
 	defer v.leave()
@@ -34,40 +66,43 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 type served struct {
 	p        *Proxy
 	n        *network
-	client   *net.TCPConn
+	client   net.Conn
+	counted  bool // by somebody else
 	session  *control.Session
 	servers  []net.Conn // one, as a rule
 	loggedIn bool
 }
 
 // admit makes a client's session, or turns it away and returns nil.
-func (p *Proxy) admit(s *setting, c *net.TCPConn) *served {
+func (p *Proxy) admit(s *setting, a arrival) *served {
 	cfg, l := s.cfg, s.listener
-	client := dataconn.AddrPort(c.RemoteAddr())
-	log := p.log.With("session", fmt.Sprintf("%012x", rand.Uint64()>>16), "listener", l.Name, "client", client)
-	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, own: &p.own, remains: p.remains, pinholes: &p.pinholes, client: client, local: dataconn.AddrPort(c.LocalAddr()), identities: s.identities}
-	if r := p.counts.admit(client.Addr(), cfg.Limits); r != nil {
-		log.Warn("refused a session", "text", r.Text, "rule", r.Rule)
-		turnAway(c, r)
-		return nil
+	log := p.log.With("session", fmt.Sprintf("%012x", rand.Uint64()>>16), "listener", l.Name, "client", a.client)
+	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, own: &p.own, remains: p.remains, pinholes: &p.pinholes,
+		client: a.client, local: a.local, places: a.places, listenClient: a.listen, identities: s.identities}
+	if !a.counted {
+		if r := p.counts.admit(a.client.Addr(), cfg.Limits); r != nil {
+			log.Warn("refused a session", "text", r.Text, "rule", r.Rule)
+			turnAway(a.conn, r)
+			return nil
+		}
 	}
 	switch l.Mode {
 	case config.TPROXY:
 		n.dialed = n.local
 	case config.Redirect:
-		to, err := originalDestination(c)
+		to, err := originalDestination(below(a.conn).(*net.TCPConn))
 		if err != nil {
 			log.Warn("refused a session", "text", "the connection was not redirected", "error", err)
-			turnAway(c, &control.Refusal{Code: 421, Text: "This port serves redirected connections only"})
-			p.counts.leave(client.Addr(), false)
+			turnAway(a.conn, &control.Refusal{Code: 421, Text: "This port serves redirected connections only"})
+			p.counts.leave(a.client.Addr(), false)
 			return nil
 		}
 		n.dialed = to
 	}
-	v := &served{p: p, n: n, client: c}
-	observer := &logger{log: log, loggedIn: func() { v.loggedIn = true; p.counts.loggedIn() }}
+	v := &served{p: p, n: n, client: a.conn, counted: a.counted}
+	observer := &logger{log: log, loggedIn: v.login}
 	session := &control.Session{
-		Client:        swiftly(c),
+		Client:        a.conn,
 		Connect:       v.connect,
 		Network:       n,
 		Observer:      observer,
@@ -76,14 +111,14 @@ func (p *Proxy) admit(s *setting, c *net.TCPConn) *served {
 		SendUrgent:    sendUrgent,
 		Timeouts:      timeouts(cfg.Timeouts),
 		Limits:        wire.Limits{Line: int(cfg.Limits.Line), ReplyLines: cfg.Limits.ReplyLines, ReplyBytes: int(cfg.Limits.ReplyBytes)},
-		Explicit:      l.Mode == config.Explicit,
+		Explicit:      l.Mode == config.Explicit && a.places == nil,
 		Faithful:      l.Mode == config.TPROXY || l.Mode == config.Redirect,
 		ServerData:    serverData[l.ServerData],
 		RefuseUnknown: l.Unknown == config.UnknownRefuse,
 	}
 	v.session = session
 	p.secured(s, session, n)
-	session.Implicit = beginsWithTLS(l, n)
+	session.Implicit = a.implicit || beginsWithTLS(l, n)
 	if l.TLS != config.TLSRefuse && l.TLS != config.TLSClientOnly && l.TLS != config.TLSServerOnly {
 		session.Pass = func(heard bool) (control.Passage, error) { return p.pass(p.alive, n, log, heard) }
 	}
@@ -110,6 +145,14 @@ func (v *served) connect(ctx context.Context, name string) (net.Conn, error) {
 	return swiftly(c), nil
 }
 
+// login counts the session as one that has logged in.
+func (v *served) login() {
+	v.loggedIn = true
+	if !v.counted {
+		v.p.counts.loggedIn()
+	}
+}
+
 // leave gives back what a session that has ended held.
 func (v *served) leave() {
 	for _, c := range v.servers {
@@ -117,18 +160,22 @@ func (v *served) leave() {
 		v.n.Closed(dataconn.Server, dataconn.AddrPort(c.LocalAddr()), dataconn.AddrPort(c.RemoteAddr()))
 	}
 	v.client.Close()
-	v.p.untrack(v.client)
+	v.p.untrack(below(v.client))
 	if v.n.listener.Mode == config.TPROXY {
 		v.p.remains.Forget(v.n.local, v.n.client)
 	}
-	v.p.counts.leave(v.n.client.Addr(), v.loggedIn)
+	if !v.counted {
+		v.p.counts.leave(v.n.client.Addr(), v.loggedIn)
+	}
 }
 
 // turnAway says a refusal to a client that gets no session. It is given a moment to take it, no more.
-func turnAway(c *net.TCPConn, r *control.Refusal) {
+func turnAway(c net.Conn, r *control.Refusal) {
 	c.SetWriteDeadline(time.Now().Add(time.Second))
 	c.Write(wire.NewReply(r.Code, r.Text).Append(nil))
-	c.CloseWrite()
+	if h, ok := c.(interface{ CloseWrite() error }); ok {
+		h.CloseWrite()
+	}
 }
 
 func timeouts(t config.Timeouts) control.Timeouts {
@@ -146,10 +193,12 @@ func (p *Proxy) connect(ctx context.Context, n *network, name string) (*net.TCPC
 	defer context.AfterFunc(p.alive, cancel)()
 	var places []place
 	var err error
-	switch n.listener.Mode {
-	case config.Explicit:
+	switch {
+	case n.places != nil:
+		places = n.places
+	case n.listener.Mode == config.Explicit:
 		places, err = p.resolve(ctx, name)
-	case config.Gateway:
+	case n.listener.Mode == config.Gateway:
 		places, err = p.resolve(ctx, n.listener.Server)
 	default:
 		places = []place{{at: n.dialed}}

@@ -67,6 +67,7 @@ func (k sockets) listenControl(at netip.AddrPort, transparent bool, pending int)
 			return k.prepare(fd, network == "tcp6", transparent)
 		}),
 	}
+	lc.SetMultipathTCP(false) // see listenData
 	l, err := lc.Listen(context.Background(), "tcp", at.String())
 	if err != nil {
 		return nil, err
@@ -116,6 +117,9 @@ func (k sockets) listenData(ctx context.Context, at netip.AddrPort, transparent 
 			return k.prepare(fd, network == "tcp6", transparent)
 		}),
 	}
+	// Go's default since 1.24. A client could add connections from other addresses to one that we let in by its address, and what
+	// comes from a client without it is dearer to read.
+	lc.SetMultipathTCP(false)
 	l, err := lc.Listen(ctx, "tcp", at.String())
 	if err != nil {
 		return nil, err
@@ -176,6 +180,15 @@ func setData(fd int) error {
 		return err
 	}
 	return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+}
+
+// prepareData gives an open connection what data sockets have from the beginning.
+func prepareData(c *net.TCPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return rawControl(raw, setData)
 }
 
 // dial connects to an address from another, which may be foreign where transparent; an invalid from is the kernel's choice.
@@ -248,6 +261,32 @@ func rawControl(raw syscall.RawConn, f func(fd int) error) error {
 		return e
 	}
 	return err
+}
+
+// peek looks at the first bytes that come, without taking them, until they are enough, b is full of them, or the read deadline.
+func peek(c *net.TCPConn, b []byte, enough func([]byte) bool) (int, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var n int
+	var peekErr error
+	err = raw.Read(func(fd uintptr) bool {
+		n, _, peekErr = unix.Recvfrom(int(fd), b, unix.MSG_PEEK)
+		switch {
+		case peekErr == unix.EAGAIN || peekErr == unix.EINTR:
+			n, peekErr = 0, nil
+			return false
+		case peekErr != nil:
+			n = 0
+			return true
+		}
+		return n == 0 || n == len(b) || enough(b[:n]) // none: the end
+	})
+	if err == nil {
+		err = peekErr
+	}
+	return max(n, 0), err
 }
 
 // originalDestination is where a redirected connection was going (SO_ORIGINAL_DST).

@@ -34,6 +34,8 @@ func (sockets) dial(context.Context, netip.AddrPort, netip.AddrPort, uint16, boo
 	return nil, errNotLinux
 }
 
+func peek(*net.TCPConn, []byte, func([]byte) bool) (int, error) { return 0, errNotLinux }
+
 func originalDestination(*net.TCPConn) (netip.AddrPort, error) {
 	return netip.AddrPort{}, errNotLinux
 }
@@ -41,6 +43,8 @@ func originalDestination(*net.TCPConn) (netip.AddrPort, error) {
 func swiftly(c *net.TCPConn) net.Conn { return c }
 
 func gather(*net.TCPConn, int) error { return errNotLinux }
+
+func prepareData(*net.TCPConn) error { return errNotLinux }
 
 func gone(net.Conn) bool { return false }
 
