@@ -5,12 +5,16 @@ package integration
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // tunnelProxy is an explicit listener that all of its clients' connections come to.
@@ -87,4 +91,146 @@ func TestSOCKS(t *testing.T) {
 	if strings.Contains(g.log(), ftpPassword) {
 		t.Error("the password is in the log")
 	}
+}
+
+// TestTunnelTLS: FTPS within a tunnel is inspected, and the client sees a certificate like the server's that it asked for.
+func TestTunnelTLS(t *testing.T) {
+	need(t, "curl")
+	l := newLab(t)
+	root, own := l.newAuthority("server-root"), l.newAuthority("ftpalg-root")
+	servers := startTLSServers(t, l, root)
+	g := l.startGateway(fmt.Sprintf("tls: {authority_cert: %s, authority_key: %s, server_roots: %s}\n", own.CertFile, own.KeyFile, root.CertFile) + tunnelProxy)
+	for _, s := range servers {
+		for _, f := range families {
+			for scheme, at := range map[string]netip.AddrPort{"ftp": s.AddrPort(f), "ftps": netip.AddrPortFrom(s.Addr[f], 990)} {
+				if scheme == "ftps" && !serverKinds[s.kind()].implicit {
+					continue
+				}
+				name := fmt.Sprintf("%s-%v-%s", s.Name, f, scheme)
+				t.Run(name, func(t *testing.T) {
+					if s.missing != "" {
+						lack(t, s.missing)
+					}
+					said, err := l.curl(t, fmt.Sprintf("%s://%s:%s@%s/", scheme, ftpUser, ftpPassword, at), name,
+						"--socks5-hostname", proxyAt(f).String(), "--ssl-reqd", "--cacert", own.CertFile, "--tls-max", "1.2")
+					if err != nil {
+						t.Fatalf("%v\n%s", err, said)
+					}
+					g.await("msg=transfer", "path="+name, "verb=RETR", "outcome=whole", "client_tls.version=", "server_tls.version=")
+				})
+			}
+		}
+	}
+}
+
+// socks asks a SOCKS proxy for a connection, and returns it with the code of the answer.
+func (n *namespace) socks(t *testing.T, from netip.Addr, proxy, to netip.AddrPort) (k *talk, code byte) {
+	t.Helper()
+	k = newTalk(t, n.callFrom(t, netip.AddrPortFrom(from, 0), proxy))
+	address := to.Addr().AsSlice()
+	kind := byte(1)
+	if to.Addr().Is6() {
+		kind = 4
+	}
+	k.send("\x05\x01\x00")
+	var answer [12]byte
+	k.send(string(append(append([]byte{5, 1, 0, kind}, address...), byte(to.Port()>>8), byte(to.Port()))))
+	if _, err := io.ReadFull(k.r, answer[:]); err != nil {
+		t.Fatalf("SOCKS: %v", err)
+	}
+	if answer[0] != 5 || answer[1] != 0 || answer[2] != 5 {
+		t.Fatalf("SOCKS answered % x", answer)
+	}
+	return k, answer[3]
+}
+
+// TestAttackTunnel: CONNECT is no way to anything but FTP servers, and to what the client's own sessions were told of.
+func TestAttackTunnel(t *testing.T) {
+	l := newLab(t)
+	g := l.startGateway(`
+listeners: [{mode: explicit, address: '[::]:2121'}]
+destinations: [{deny: 198.51.100.9}, {allow: 198.51.100.2, ports: 2100}]
+timeouts: {login: 1s}
+log: {level: debug}
+`)
+	const denied, allowed = 0x02, 0x00
+	client, thief := clientAddress[v4].Addr(), netip.MustParseAddr("192.0.2.3")
+	l.Client.AddAddress("eth0", netip.PrefixFrom(thief, 24))
+	l.Server.AddAddress("eth0", netip.MustParsePrefix("198.51.100.9/24"))
+	var traps []*trap
+	for _, at := range []string{"198.51.100.2:22", "198.51.100.2:80", "198.51.100.2:443", "198.51.100.2:5432", "198.51.100.9:21", "198.51.100.9:2100"} {
+		tr := l.Server.trap(t, netip.MustParseAddrPort(at))
+		traps = append(traps, tr)
+		if _, code := l.Client.socks(t, client, proxyAt(v4), netip.MustParseAddrPort(at)); code != denied {
+			t.Errorf("%s: %#x", at, code)
+		}
+	}
+	for _, at := range []string{"127.0.0.1:2121", "192.0.2.1:2121", "127.0.0.1:21"} { // the proxy, and what is behind it
+		if _, code := l.Client.socks(t, client, proxyAt(v4), netip.MustParseAddrPort(at)); code != denied {
+			t.Errorf("%s: %#x", at, code)
+		}
+	}
+
+	p := newPuppet(t, l, port(serverAddress, v4, 2100)) // a rule names the port
+	k, code := l.Client.socks(t, client, proxyAt(v4), p.at)
+	if code != allowed {
+		t.Fatalf("%v: %#x", p.at, code)
+	}
+	s := p.accept("220 puppet")
+	k.hear("220")
+	k.say("USER alice")
+	s.expect("USER alice", "230 in")
+	k.hear("230")
+	data := l.Server.listen(t, port(serverAddress, v4, 0))
+	k.say("EPSV")
+	s.expect("EPSV", fmt.Sprintf("229 Entering (|||%d|)", data.Addr().(*net.TCPAddr).Port))
+	told, err := strconv.ParseUint(strings.Split(k.hear("229"), "|")[3], 10, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := netip.AddrPortFrom(p.at.Addr(), uint16(told))
+	if _, code := l.Client.socks(t, thief, proxyAt(v4), at); code != denied {
+		t.Errorf("another client was let to %v: %#x", at, code)
+	}
+	if _, code := l.Client.socks(t, client, proxyAt(v4), netip.AddrPortFrom(netip.MustParseAddr("198.51.100.9"), at.Port())); code != denied {
+		t.Errorf("another server's port was let through: %#x", code)
+	}
+	leg, code := l.Client.socks(t, client, proxyAt(v4), at)
+	if code != allowed {
+		t.Fatalf("%v: %#x", at, code)
+	}
+	k.say("RETR file")
+	s.expect("RETR file", "150 here")
+	k.hear("150")
+	far, err := data.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(far, "content")
+	far.Close()
+	s.say("226 done")
+	if b, err := io.ReadAll(leg.r); err != nil || string(b) != "content" {
+		t.Errorf("the client got %q, %v", b, err)
+	}
+	leg.Close()
+	k.hear("226")
+	if _, code := l.Client.socks(t, client, proxyAt(v4), at); code != denied {
+		t.Errorf("the port lives on: %#x", code)
+	}
+
+	// Half a request is not waited for.
+	slow := l.Client.call(t, proxyAt(v4))
+	slow.send("\x05")
+	begun := time.Now()
+	if b, err := io.ReadAll(slow); len(b) > 0 && b[0] != 5 {
+		t.Errorf("half a request was answered with % x, %v", b, err)
+	}
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("half a request was awaited for %v", took)
+	}
+	for _, tr := range traps {
+		tr.check(t)
+	}
+	g.Stop()
+	g.checkClean()
 }

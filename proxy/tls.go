@@ -164,6 +164,9 @@ func (p *Proxy) secured(s *setting, session *control.Session, n *network) {
 	}
 	o := tlsmitm.SessionOptions{ID: rand.Text(), Certificate: s.identities.own[l.Name]}
 	switch {
+	case n.places != nil && l.TLS != config.TLSClientOnly:
+		// The client believes that it talks to the server that it has asked for by CONNECT: it sees a certificate like that one's.
+		o.Certificate = nil
 	case l.Mode == config.Explicit, l.Mode == config.Gateway:
 		o.Names = append(o.Names, n.local.Addr().String())
 		if l.Advertise != "" {
