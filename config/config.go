@@ -121,7 +121,27 @@ type Listener struct {
 	CertificateKey File         `yaml:"certificate_key"`
 	SessionReuse   SessionReuse `yaml:"session_reuse"`
 	Intercept      Intercept    `yaml:"intercept"` // tproxy and redirect only
+	// ProxyProtocol is for the modes explicit and gateway.
+	ProxyProtocol ProxyProtocol `yaml:"proxy_protocol"`
 }
+
+// ProxyProtocol is about the PROXY protocol of load balancers, by which one that relays a connection says whose it is.
+type ProxyProtocol struct {
+	// Trusted are the senders whose connections must begin with a header, of either version; empty: none.
+	Trusted []netip.Prefix `yaml:"trusted"`
+	// Send is what control connections to servers begin with.
+	Send ProxyVersion `yaml:"send"`
+}
+
+// ProxyVersion is a version of the PROXY protocol.
+type ProxyVersion string
+
+// The versions.
+const (
+	ProxyNone ProxyVersion = "none"
+	ProxyV1   ProxyVersion = "v1" // text
+	ProxyV2   ProxyVersion = "v2" // binary
+)
 
 // Intercept says which traffic `ftpalg rules` hands to a tproxy or redirect listener. All given criteria must match.
 type Intercept struct {

@@ -119,6 +119,9 @@ func (l *Listener) complete(authority bool) {
 	if l.Sniff == 0 && l.Speaks(ProtocolSOCKS5) {
 		l.Sniff = defaultSniff
 	}
+	if l.ProxyProtocol.Send == "" {
+		l.ProxyProtocol.Send = ProxyNone
+	}
 	l.completeTLS(authority)
 	if a, err := netip.ParseAddrPort(l.Server); err == nil {
 		l.Server = netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()

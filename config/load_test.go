@@ -51,6 +51,7 @@ func TestNoFile(t *testing.T) {
 			Name: "explicit", Mode: Explicit, Address: netip.MustParseAddrPort("127.0.0.1:2121"),
 			Source: SourceOwn, ServerData: DataSame, DataPath: PathAuto, Unknown: UnknownRelay,
 			Protocols: []Protocol{ProtocolFTP, ProtocolSOCKS5}, Sniff: 200 * time.Millisecond, TLS: TLSRefuse, SessionReuse: ReuseLog,
+			ProxyProtocol: ProxyProtocol{Send: ProxyNone},
 		}},
 		Mark: 0x0f7a0001, DivertMark: 0x0f7a0002, RouteTable: 3990, LogGroup: 3990,
 		Timeouts: Timeouts{Connect: 15 * time.Second, TLSHandshake: 15 * time.Second, Login: 2 * time.Minute,
@@ -142,6 +143,8 @@ listeners:
   - mode: gateway
     address: 127.0.0.1:0
     server: "[::ffff:192.0.2.9]:990"
+    proxy_protocol: {trusted: 192.0.2.0/24, send: v2}
+  - {mode: explicit, address: "127.0.0.1:2122", protocols: ftp, sniff: 1s}
 destinations:
   - deny: [private, 10.0.0.0/8, "::1", "*.Example.COM", "Intranet."]
     ports: "21,990,1024-65535"
@@ -186,9 +189,14 @@ log: {format: json, level: debug}
 				LocalUIDs:  []uint32{0, 33},
 				LocalMarks: []Mark{16, 17},
 			},
+			ProxyProtocol: ProxyProtocol{Send: ProxyNone},
 		},
 		{Name: "gateway", Mode: Gateway, Address: netip.MustParseAddrPort("127.0.0.1:0"), Server: "192.0.2.9:990",
-			Source: SourceOwn, ServerData: DataSame, DataPath: PathAuto, Unknown: UnknownRelay, TLS: TLSInspect, SessionReuse: ReuseLog},
+			Source: SourceOwn, ServerData: DataSame, DataPath: PathAuto, Unknown: UnknownRelay, TLS: TLSInspect, SessionReuse: ReuseLog,
+			ProxyProtocol: ProxyProtocol{Trusted: []netip.Prefix{prefix("192.0.2.0/24")}, Send: ProxyV2}},
+		{Name: "explicit", Mode: Explicit, Address: netip.MustParseAddrPort("127.0.0.1:2122"), Source: SourceOwn, ServerData: DataSame,
+			DataPath: PathAuto, Unknown: UnknownRelay, Protocols: []Protocol{ProtocolFTP}, Sniff: time.Second, TLS: TLSInspect,
+			SessionReuse: ReuseLog, ProxyProtocol: ProxyProtocol{Send: ProxyNone}},
 	}
 	want.Destinations = []Destination{
 		{
@@ -380,6 +388,7 @@ func TestValidateWithoutLoad(t *testing.T) {
 	want := `listeners[0].data_ports: 3000-2000 begins after its end
 listeners[1].address: is missing; write IP:PORT
 listeners[1].data_ports: is missing; connections of this kind need a range, such as 50000-50999
+listeners[1].proxy_protocol.send: is missing; write one of: none, v1, v2
 listeners[1].tls: is missing; write one of: inspect, refuse, require, client-only, server-only, pass
 listeners[1].session_reuse: is missing; write one of: off, log, require
 listeners[1].implicit_ports[0]: is no port or range of ports: write 21 or 50000-50999

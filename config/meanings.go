@@ -93,6 +93,15 @@ var meanings = []meaning{
 	{key: "listeners[].intercept.local_marks", byDefault: "none",
 		text: "Intercept also what processes of this machine open with one of these marks (SO_MARK)."},
 
+	{key: "listeners[].proxy_protocol",
+		text: "For explicit and gateway: the PROXY protocol, by which load balancers say whose connections they bring."},
+	{key: "listeners[].proxy_protocol.trusted", byDefault: "none",
+		text: "Load balancers that are believed: a list of addresses and prefixes (CIDR). Their connections must begin with a header " +
+			"of version 1 or 2, and what it names is the client for rules, limits and logs. Data connections may come by way " +
+			"of them, with a header, or from the client itself."},
+	{key: "listeners[].proxy_protocol.send",
+		text: "none, v1 or v2: what control connections to servers begin with. Only for servers that expect it."},
+
 	{key: "destinations", byDefault: "none",
 		text: "Which servers may be reached, on every listener: rules, of which the first that matches decides. Where none " +
 			"matches, intercepted connections and gateways reach their server, and clients of an explicit listener, who could " +

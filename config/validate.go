@@ -156,6 +156,11 @@ func (k *checker) listener(key string, l *Listener) {
 	oneOf(k, key+".data_path", l.DataPath, []DataPath{PathAuto, PathKernel, PathSplice})
 	oneOf(k, key+".unknown_commands", l.Unknown, []Unknown{UnknownRelay, UnknownRefuse})
 	k.protocols(key, l)
+	k.prefixes(key+".proxy_protocol.trusted", l.ProxyProtocol.Trusted)
+	oneOf(k, key+".proxy_protocol.send", l.ProxyProtocol.Send, []ProxyVersion{ProxyNone, ProxyV1, ProxyV2})
+	if l.intercepts() && (len(l.ProxyProtocol.Trusted) > 0 || l.ProxyProtocol.Send == ProxyV1 || l.ProxyProtocol.Send == ProxyV2) {
+		k.fault(key+".proxy_protocol", "is for the modes explicit and gateway; nobody says anything before FTP on a connection that is intercepted")
+	}
 	if !l.intercepts() && !reflect.ValueOf(l.Intercept).IsZero() {
 		k.fault(key+".intercept", "is for the modes tproxy and redirect; clients connect to a listener of mode %s by themselves",
 			l.Mode)

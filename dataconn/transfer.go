@@ -417,7 +417,7 @@ func (t *Transfer) accept(ctx context.Context, side Side) error {
 		}
 		if peerOf(c) == leg.Peer {
 			leg.Listener.Close()
-			return t.take(side, c)
+			return t.take(side, socketOf(c))
 		}
 		stranger := AddrPort(c.RemoteAddr())
 		guard(c)

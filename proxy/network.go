@@ -68,6 +68,12 @@ func (n *network) dialServer(ctx context.Context, to netip.AddrPort) (*net.TCPCo
 	if err != nil {
 		return nil, err
 	}
+	if send := n.listener.ProxyProtocol.Send; send != config.ProxyNone {
+		if err := announce(c, send, n.client, to); err != nil {
+			c.Close()
+			return nil, err
+		}
+	}
 	n.server = c
 	return c, nil
 }
@@ -81,6 +87,9 @@ func (n *network) Listen(ctx context.Context, side dataconn.Side, avoid uint16) 
 	if err != nil {
 		n.counts.unlisten()
 		return nil, err
+	}
+	if side == dataconn.Client && len(n.listener.ProxyProtocol.Trusted) > 0 {
+		l = &announcedListener{l, n.listener}
 	}
 	return &countedListener{Listener: l, counts: n.counts}, nil
 }

@@ -85,6 +85,8 @@ func DataPaths(cfg *config.Config) []string {
 			why = "data_path is splice"
 		case l.ServerData != config.DataSame:
 			why = "server_data is not same"
+		case len(l.ProxyProtocol.Trusted) > 0:
+			why = "they may come by way of a load balancer"
 		case l.Address.Addr().IsLoopback():
 			why = "its clients are on this machine"
 		}
@@ -99,7 +101,7 @@ func DataPaths(cfg *config.Config) []string {
 
 // mayPass reports whether the kernel may carry what belongs to a listener.
 func mayPass(l *config.Listener) bool {
-	return l.DataPath != config.PathSplice && l.ServerData == config.DataSame && !l.Address.Addr().IsLoopback()
+	return l.DataPath != config.PathSplice && l.ServerData == config.DataSame && !l.Address.Addr().IsLoopback() && len(l.ProxyProtocol.Trusted) == 0
 }
 
 func (s *pinholes) close() {

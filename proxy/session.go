@@ -38,6 +38,16 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 // met finds out what a client is: one that speaks FTP, unless it has been served otherwise.
 func (p *Proxy) met(s *setting, c *net.TCPConn) (a arrival, ok bool) {
 	a = arrival{client: dataconn.AddrPort(c.RemoteAddr()), local: dataconn.AddrPort(c.LocalAddr())}
+	if trusts(s.listener, a.client.Addr()) {
+		client, err := announced(c)
+		if err != nil {
+			p.log.Warn("refused a connection from a trusted load balancer", "listener", s.listener.Name, "from", a.client, "error", err)
+			c.Close()
+			p.untrack(c)
+			return a, false
+		}
+		a.client = client
+	}
 	switch p.sniff(s, c) {
 	case speaksSOCKS:
 		p.socks(s, c, a)
@@ -45,7 +55,7 @@ func (p *Proxy) met(s *setting, c *net.TCPConn) (a arrival, ok bool) {
 	case speaksTLS:
 		a.implicit = true
 	}
-	a.conn = swiftly(c)
+	a.conn = swiftly(c, a.client)
 	return a, true
 }
 
@@ -142,7 +152,7 @@ func (v *served) connect(ctx context.Context, name string) (net.Conn, error) {
 	}
 	v.p.track(c)
 	v.servers = append(v.servers, c)
-	return swiftly(c), nil
+	return swiftly(c, dataconn.AddrPort(c.RemoteAddr())), nil
 }
 
 // login counts the session as one that has logged in.

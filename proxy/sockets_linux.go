@@ -117,8 +117,7 @@ func (k sockets) listenData(ctx context.Context, at netip.AddrPort, transparent 
 			return k.prepare(fd, network == "tcp6", transparent)
 		}),
 	}
-	// Go's default since 1.24. A client could add connections from other addresses to one that we let in by its address, and what
-	// comes from a client without it is dearer to read.
+	// Go's default since 1.24. The bytes of a connection that we let in by its client's address could come from others then.
 	lc.SetMultipathTCP(false)
 	l, err := lc.Listen(ctx, "tcp", at.String())
 	if err != nil {

@@ -40,7 +40,7 @@ func originalDestination(*net.TCPConn) (netip.AddrPort, error) {
 	return netip.AddrPort{}, errNotLinux
 }
 
-func swiftly(c *net.TCPConn) net.Conn { return c }
+func swiftly(c *net.TCPConn, _ netip.AddrPort) net.Conn { return c }
 
 func gather(*net.TCPConn, int) error { return errNotLinux }
 

@@ -3,6 +3,7 @@ package proxy
 import (
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"unsafe"
@@ -18,6 +19,7 @@ type swift struct {
 	*net.TCPConn
 	raw     syscall.RawConn
 	in, out call
+	peer    net.Addr
 }
 
 // call is a read or a write that is under way.
@@ -28,13 +30,14 @@ type call struct {
 	try func(fd uintptr) (done bool) // for RawConn; kept, so that none is made each time
 }
 
-// swiftly returns a control connection to be read and written swiftly.
-func swiftly(c *net.TCPConn) net.Conn {
+// swiftly returns a control connection with a peer to be read and written swiftly. The peer is at another address than the socket's if
+// somebody relays the connection for it.
+func swiftly(c *net.TCPConn, peer netip.AddrPort) net.Conn {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return c // whoever uses it will see what is wrong with it
 	}
-	s := &swift{TCPConn: c, raw: raw}
+	s := &swift{TCPConn: c, raw: raw, peer: net.TCPAddrFromAddrPort(peer)}
 	s.in.try, s.out.try = s.in.read, s.out.write
 	return s
 }
@@ -44,6 +47,9 @@ func (s *swift) Socket() *net.TCPConn { return s.TCPConn }
 
 // NetConn returns the connection below, as tls.Conn's does.
 func (s *swift) NetConn() net.Conn { return s.TCPConn }
+
+// RemoteAddr implements net.Conn.
+func (s *swift) RemoteAddr() net.Addr { return s.peer }
 
 func (s *swift) Read(p []byte) (int, error) {
 	if len(p) == 0 {

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ftpalg/dataconn"
 )
 
 // swiftPair is a swift connection and its peer.
@@ -33,7 +35,7 @@ func swiftPair(t *testing.T) (s *swift, peer *net.TCPConn) {
 		c.Close()
 		p.Close()
 	})
-	return swiftly(c.(*net.TCPConn)).(*swift), p.(*net.TCPConn)
+	return swiftly(c.(*net.TCPConn), dataconn.AddrPort(c.RemoteAddr())).(*swift), p.(*net.TCPConn)
 }
 
 // TestSwift: all bytes go both ways, whether the other end is there already or not.

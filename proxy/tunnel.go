@@ -148,7 +148,7 @@ func (p *Proxy) tunnel(s *setting, c *net.TCPConn, a arrival, w wanted, agreed f
 	a.listen = func(_ context.Context, server netip.AddrPort) (net.Listener, error) {
 		return p.tunnels.listen(a.client.Addr(), w.account, server.Addr(), w.host)
 	}
-	a.conn = swiftly(c)
+	a.conn = swiftly(c, a.client)
 	p.hold(s, a)
 	return nil
 }
