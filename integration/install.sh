@@ -13,8 +13,8 @@ dir=${1:-${FTPALG_TEST_PEERS:-${XDG_CACHE_HOME:-/var/cache}/ftpalg-peers}}
 clients=(curl lftp tnftp wget ncftp python3 perl)
 # gcc is for Go's race detector.
 tools=(ca-certificates conntrack gcc iproute2 libc6-dev nftables openssl procps strace util-linux)
-# mod-crypto is ProFTPD's TLS.
-servers=(vsftpd proftpd-core proftpd-mod-crypto pure-ftpd)
+# mod-crypto is ProFTPD's TLS; haproxy is no server, but stands before and behind the gateway.
+servers=(vsftpd proftpd-core proftpd-mod-crypto pure-ftpd haproxy)
 # TLS for Net::FTP and for pyftpdlib.
 secure=(libio-socket-ssl-perl python3-openssl)
 # Debian's own Python must be the one that imports pyftpdlib: /usr/bin/python3.

@@ -18,7 +18,7 @@ func TestPeers(t *testing.T) {
 	if err := unix.Uname(&name); err == nil {
 		t.Logf("%s %s", unix.ByteSliceToString(name.Sysname[:]), unix.ByteSliceToString(name.Release[:]))
 	}
-	for _, peer := range []string{"vsftpd", "proftpd-core", "proftpd-mod-crypto", "pure-ftpd"} {
+	for _, peer := range []string{"vsftpd", "proftpd-core", "proftpd-mod-crypto", "pure-ftpd", "haproxy"} {
 		version, err := os.ReadFile(unpacked("." + peer))
 		if err != nil {
 			t.Logf("%s: none", peer)

@@ -34,7 +34,7 @@ func (l *lab) curl(t *testing.T, url, name string, options ...string) (said stri
 		t.Fatal(err)
 	}
 	for _, transfer := range [][]string{{"-T", up, url + name}, {"-o", down, url + name}, {"--list-only", "-o", down + ".list", url}} {
-		args := append([]string{"-sS", "-v", "-m", "60"}, options...)
+		args := append([]string{"-sS", "-v", "-m", "20"}, options...)
 		out, err := l.Client.Command(t.Context(), "curl", append(args, transfer...)...).CombinedOutput()
 		said += string(out)
 		if err != nil {

@@ -36,34 +36,34 @@ func trusts(l *config.Listener, from netip.Addr) bool {
 	return slices.ContainsFunc(l.ProxyProtocol.Trusted, func(p netip.Prefix) bool { return p.Contains(from) })
 }
 
-// announced takes the header off the beginning of a connection and returns the client that it names. A connection that the sender
-// makes for itself, to see whether we live, is the sender's.
-func announced(c *net.TCPConn) (client netip.AddrPort, err error) {
+// announced takes the header off the beginning of a connection and returns the client that it names, and where that has connected
+// to. A connection that the sender makes for itself, to see whether we live, is the sender's to us.
+func announced(c *net.TCPConn) (client, dialed netip.AddrPort, err error) {
 	c.SetReadDeadline(time.Now().Add(announceWithin))
 	defer c.SetReadDeadline(time.Time{})
 	b := make([]byte, announcement)
 	n, err := peek(c, b, func(b []byte) bool { return announcementLength(b) != 0 })
 	if err != nil {
-		return client, fmt.Errorf("no header of the PROXY protocol: %w", err)
+		return client, dialed, fmt.Errorf("no header of the PROXY protocol: %w", err)
 	}
 	length := announcementLength(b[:n])
 	if length <= 0 {
-		return client, errors.New("the connection does not begin with a header of the PROXY protocol")
+		return client, dialed, errors.New("the connection does not begin with a header of the PROXY protocol")
 	}
 	if _, err := io.ReadFull(c, b[:length]); err != nil {
-		return client, err
+		return client, dialed, err
 	}
 	header, err := proxyproto.Read(bufio.NewReader(bytes.NewReader(b[:length])))
 	if err != nil {
-		return client, fmt.Errorf("header of the PROXY protocol: %w", err)
+		return client, dialed, fmt.Errorf("header of the PROXY protocol: %w", err)
 	}
-	client = dataconn.AddrPort(c.RemoteAddr())
-	if from, _, ok := header.TCPAddrs(); ok && header.Command.IsProxy() {
-		if client = dataconn.AddrPort(from); !client.IsValid() {
-			return client, errors.New("header of the PROXY protocol without the client's address")
+	client, dialed = dataconn.AddrPort(c.RemoteAddr()), dataconn.AddrPort(c.LocalAddr())
+	if from, to, ok := header.TCPAddrs(); ok && header.Command.IsProxy() {
+		if client, dialed = dataconn.AddrPort(from), dataconn.AddrPort(to); !client.IsValid() || !dialed.IsValid() {
+			return client, dialed, errors.New("header of the PROXY protocol without addresses")
 		}
 	}
-	return client, nil
+	return client, dialed, nil
 }
 
 // announcementLength is the length of the header that b begins with, 0 if more of b must be seen to tell, and -1 if it is none.
@@ -142,6 +142,12 @@ func (c *announcedConn) Socket() *net.TCPConn { return c.TCPConn }
 type announcedListener struct {
 	net.Listener
 	listener *config.Listener
+	dialed   netip.Addr // where the client has connected to for control
+}
+
+// Addr implements net.Listener: where the client may come to.
+func (l *announcedListener) Addr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(l.dialed, dataconn.AddrPort(l.Listener.Addr()).Port()))
 }
 
 // Accept implements net.Listener. What a trusted sender brings without a header is refused.
@@ -152,7 +158,7 @@ func (l *announcedListener) Accept() (net.Conn, error) {
 			return c, err
 		}
 		tcp := c.(*net.TCPConn)
-		client, err := announced(tcp)
+		client, _, err := announced(tcp)
 		if err != nil {
 			c.Close()
 			continue

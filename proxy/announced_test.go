@@ -50,7 +50,7 @@ func TestAnnounced(t *testing.T) {
 					}
 					peer.CloseWrite()
 				}()
-				got, err := announced(s.TCPConn)
+				got, _, err := announced(s.TCPConn)
 				if test.client == "no" {
 					if err == nil {
 						t.Fatalf("taken for %v", got)
@@ -83,7 +83,7 @@ func TestAnnounce(t *testing.T) {
 					t.Fatal(err)
 				}
 				peer.CloseWrite()
-				if got, err := announced(s.TCPConn); err != nil || got != client {
+				if got, _, err := announced(s.TCPConn); err != nil || got != client {
 					t.Errorf("%s, %v to %s: %v, %v", version, client, server, got, err)
 				}
 			}

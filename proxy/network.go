@@ -42,7 +42,9 @@ type network struct {
 	client netip.AddrPort // the client
 	dialed netip.AddrPort // what the client dialed, as it sees it; the zero value where that was ourselves
 	local  netip.AddrPort // our end of the client's control connection
-	server *net.TCPConn   // the server's control connection, once there is one
+	// announced is where the client has connected to, if a load balancer has brought its connection. It is an address of ours or not.
+	announced netip.AddrPort
+	server    *net.TCPConn // the server's control connection, once there is one
 }
 
 // transparent reports whether that side sees the other's address instead of ours.
@@ -88,8 +90,8 @@ func (n *network) Listen(ctx context.Context, side dataconn.Side, avoid uint16) 
 		n.counts.unlisten()
 		return nil, err
 	}
-	if side == dataconn.Client && len(n.listener.ProxyProtocol.Trusted) > 0 {
-		l = &announcedListener{l, n.listener}
+	if side == dataconn.Client && n.announced.IsValid() {
+		l = &announcedListener{l, n.listener, n.announced.Addr()}
 	}
 	return &countedListener{Listener: l, counts: n.counts}, nil
 }
@@ -105,6 +107,8 @@ func (n *network) listen(ctx context.Context, side dataconn.Side, avoid uint16) 
 		at = n.dialed.Addr()
 	case transparent:
 		at = n.client.Addr()
+	case side == dataconn.Client && n.announced.IsValid():
+		at = netip.IPv6Unspecified() // the client may come to any address of ours, or the load balancer
 	case side == dataconn.Client:
 		at = n.local.Addr()
 	default:
@@ -159,6 +163,9 @@ func (n *network) Dial(ctx context.Context, side dataconn.Side, from uint16, to 
 			at = netip.AddrPortFrom(n.client.Addr(), 0)
 		}
 		return n.dialData(ctx, at, to, transparent)
+	}
+	if n.announced.IsValid() {
+		return n.dialData(ctx, netip.AddrPort{}, to, false)
 	}
 	at, control := n.local.Addr(), n.local.Port()
 	if transparent {

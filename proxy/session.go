@@ -19,8 +19,9 @@ import (
 type arrival struct {
 	conn          net.Conn // the session's to close
 	client, local netip.AddrPort
-	implicit      bool    // the client has begun with TLS
-	places        []place // where the client's server is, if it has named it otherwise than by FTP; nil: it has not
+	announced     netip.AddrPort // where the client has connected to, if a load balancer has brought the connection
+	implicit      bool           // the client has begun with TLS
+	places        []place        // where the client's server is, if it has named it otherwise than by FTP; nil: it has not
 	// listen, if not nil, makes the listeners for the client's data connections, which are no connections to a port of ours then.
 	listen  func(ctx context.Context, server netip.AddrPort) (net.Listener, error)
 	counted bool // limits have counted the client already
@@ -39,14 +40,14 @@ func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 func (p *Proxy) met(s *setting, c *net.TCPConn) (a arrival, ok bool) {
 	a = arrival{client: dataconn.AddrPort(c.RemoteAddr()), local: dataconn.AddrPort(c.LocalAddr())}
 	if trusts(s.listener, a.client.Addr()) {
-		client, err := announced(c)
+		client, dialed, err := announced(c)
 		if err != nil {
 			p.log.Warn("refused a connection from a trusted load balancer", "listener", s.listener.Name, "from", a.client, "error", err)
 			c.Close()
 			p.untrack(c)
 			return a, false
 		}
-		a.client = client
+		a.client, a.announced = client, dialed
 	}
 	switch p.sniff(s, c) {
 	case speaksSOCKS:
@@ -88,7 +89,7 @@ func (p *Proxy) admit(s *setting, a arrival) *served {
 	cfg, l := s.cfg, s.listener
 	log := p.log.With("session", fmt.Sprintf("%012x", rand.Uint64()>>16), "listener", l.Name, "client", a.client)
 	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, own: &p.own, remains: p.remains, pinholes: &p.pinholes,
-		client: a.client, local: a.local, places: a.places, listenClient: a.listen, identities: s.identities}
+		client: a.client, local: a.local, announced: a.announced, places: a.places, listenClient: a.listen, identities: s.identities}
 	if !a.counted {
 		if r := p.counts.admit(a.client.Addr(), cfg.Limits); r != nil {
 			log.Warn("refused a session", "text", r.Text, "rule", r.Rule)
