@@ -564,7 +564,9 @@ func (m *match) judgeServer() {
 				m.t.Errorf("the server heard %q, which the client did not say, or not then", b)
 				return
 			}
-			match := said[0].Verb == c.Verb && (said[0].Arg == c.Arg || c.Verb == "USER" && m.session.Explicit && strings.HasPrefix(said[0].Arg, c.Arg+"@"))
+			// What is said to the proxy by USER and PASS besides is not the server's.
+			part := m.session.Explicit && (c.Verb == "USER" || c.Verb == "PASS") && strings.Contains(said[0].Arg, c.Arg)
+			match := said[0].Verb == c.Verb && (said[0].Arg == c.Arg || part)
 			said = said[1:]
 			if match {
 				break
