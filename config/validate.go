@@ -153,11 +153,20 @@ func (k *checker) listener(key string, l *Listener) {
 	oneOf(k, key+".server_data", l.ServerData, []ServerData{DataSame, DataPassive, DataActive})
 	oneOf(k, key+".data_path", l.DataPath, []DataPath{PathAuto, PathKernel, PathSplice})
 	oneOf(k, key+".unknown_commands", l.Unknown, []Unknown{UnknownRelay, UnknownRefuse})
+	for i, w := range l.Login {
+		oneOf(k, element(key+".login", i), w, logins)
+	}
+	if l.Mode != Explicit && len(l.Login) > 0 {
+		k.fault(key+".login", "is for the mode explicit; with mode %s no server is named", l.Mode)
+	}
 	if !l.intercepts() && !reflect.ValueOf(l.Intercept).IsZero() {
 		k.fault(key+".intercept", "is for the modes tproxy and redirect; clients connect to a listener of mode %s by themselves",
 			l.Mode)
 	}
 }
+
+var logins = []Login{LoginUserAtHost, LoginProxyUser, LoginSite, LoginOpen, LoginJoined, LoginProxyUserAtHost, LoginAcct, LoginColon,
+	LoginSNI, LoginHost, LoginResp}
 
 func (k *checker) address(key string, l *Listener) {
 	a := l.Address
