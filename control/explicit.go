@@ -20,11 +20,11 @@ type introduction struct {
 	claim    naming // by USER, until it is proved; its zero is LoginResp's without accounts, where nothing is
 	next     string // what has to follow: PASS, ACCT, AUTH or RESP; empty: nothing
 	password string // the server's, until the proxy's has been said
-	by       Logins // how the server was named
+	by       Logins // how the server was named last, in vain or not
 	host     string // by HOST
 	sni      string // by the hello of the client's TLS
 	after    bool   // logged in to the proxy by LoginProxyUser
-	tried    bool   // or has tried to
+	tried    Logins // how that was tried last, or in other ways
 	admitted bool   // an account is in
 	failures int    // of logins to the proxy
 }
@@ -64,8 +64,7 @@ func (s *Session) claim(cmd wire.Command) (forServer wire.Command, ok bool, err 
 		n, allowed = naming{user: cmd.Arg}, s.reachable()
 	}
 	switch {
-	case !allowed, n.by != 0 && s.Accounts != nil && i.tried && !i.after:
-		// The second: who pipelines goes on after a failed login to the proxy, and user@host would be taken for another.
+	case !allowed, s.astray(n):
 		if err = s.permitted(); err == nil {
 			err = s.turnAway(refusal(530, "Not a way to log in here"))
 		}
@@ -97,6 +96,13 @@ func (s *Session) claim(cmd wire.Command) (forServer wire.Command, ok bool, err 
 	return cmd.WithArg(n.user), true, nil
 }
 
+// astray reports whether a client that has failed to log in to the proxy in one way goes on as if it were in. Clients that pipeline do.
+// What is the server's of names and passwords must not be tried as an account's then.
+func (s *Session) astray(n naming) bool {
+	i := s.intro
+	return s.Accounts != nil && !i.admitted && i.tried != 0 && i.tried&cmp.Or(n.by, LoginProxyUser) == 0
+}
+
 // unaddressed takes a USER that names no server: of the one named by HOST or TLS, or else an account of the proxy's.
 func (s *Session) unaddressed(cmd wire.Command) (forServer wire.Command, ok bool, err error) {
 	i := s.intro
@@ -108,11 +114,11 @@ func (s *Session) unaddressed(cmd wire.Command) (forServer wire.Command, ok bool
 			return cmd, true, nil
 		}
 	}
-	if cmd.Arg == "" || !s.allows(LoginProxyUser) {
+	if cmd.Arg == "" || !s.allows(LoginProxyUser) || i.by != 0 || i.after || i.admitted {
+		// In the latter cases the time for it is over, and it is a server's user whose server could not be had.
 		return cmd, false, s.turnAway(refusal(530, "Say which server: USER user@host"))
 	}
 	i.claim, i.next = naming{by: LoginProxyUser, account: cmd.Arg}, "PASS"
-	i.after, i.tried = false, true
 	return cmd, false, s.say(wire.NewReply(331, "Password for the proxy, please"))
 }
 
@@ -162,6 +168,9 @@ func (s *Session) prove(word string) error {
 	}
 	n, password, ours := i.claim, i.password, word
 	i.claim, i.next, i.password = naming{}, "", ""
+	if i.tried = n.by; n.by&(LoginJoined|LoginProxyUserAtHost) != 0 {
+		i.tried = LoginJoined | LoginProxyUserAtHost
+	}
 	switch n.by {
 	case LoginJoined:
 		at := strings.LastIndexByte(word, '@')
@@ -221,8 +230,8 @@ func (s *Session) address(cmd wire.Command) (done bool, err error) {
 		return true, s.nameServer(cmd, LoginOpen)
 	case cmd.Verb == "SITE" && s.allows(LoginSite) && s.server == nil:
 		return true, s.nameServer(cmd, LoginSite)
-	case !s.allows(LoginResp):
-		return false, nil
+	case !s.allows(LoginResp), s.Protection == RequireTLS && !s.secured[dataconn.Client]:
+		return false, nil // no password is asked for that would be on the wire in plain text
 	case cmd.Verb == "AUTH" && i.next == "AUTH" && cmd.Arg != "" && !isMechanism(cmd.Arg):
 		i.claim.account, i.next = cmd.Arg, "RESP"
 		return true, s.say(wire.NewReply(334, "RESP, please"))
@@ -265,6 +274,7 @@ func (s *Session) open(name string, by Logins) (greeting wire.Reply, err error) 
 	if err := s.permitted(); err != nil {
 		return greeting, err
 	}
+	s.intro.by = by
 	greeting, err = s.connect(name)
 	if errors.As(err, new(*handshakeError)) {
 		return greeting, err
@@ -281,7 +291,7 @@ func (s *Session) open(name string, by Logins) (greeting wire.Reply, err error) 
 		r.Code, r.End = 530, false // the client may name another
 		return greeting, s.turnAway(r)
 	}
-	s.named, s.intro.by = name, by
+	s.named = name
 	for _, cmd := range s.deferred {
 		if _, err := s.exchange(cmd); err != nil {
 			return greeting, err

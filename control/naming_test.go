@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -38,7 +39,7 @@ func FuzzNaming(f *testing.F) {
 
 // obvious is occasion.read, slowly.
 func obvious(o occasion, arg string) (naming, bool) {
-	if found := regexp.MustCompile(`(?s)^(.*)@([^@ ]*) ([0-9]+)$`).FindStringSubmatch(arg); found != nil {
+	if found := compiled(`(?s)^(.*)@([^@ ]*) ([0-9]+)$`).FindStringSubmatch(arg); found != nil {
 		port, err := strconv.Atoi(found[3])
 		if err == nil && 0 < port && port < 65536 && (o.allows(LoginUserAtHost) || !o.allows(LoginAcct)) {
 			host := strings.TrimSuffix(strings.TrimPrefix(found[2], "["), "]")
@@ -59,6 +60,17 @@ func obvious(o occasion, arg string) (naming, bool) {
 	return ways(o, arg)
 }
 
+var patterns sync.Map // compiled, by their text
+
+func compiled(text string) *regexp.Regexp {
+	if p, ok := patterns.Load(text); ok {
+		return p.(*regexp.Regexp)
+	}
+	p := regexp.MustCompile(text)
+	patterns.Store(text, p)
+	return p
+}
+
 // ways reads what has no port behind a space.
 func ways(o occasion, arg string) (naming, bool) {
 	direct := o.after && o.allows(LoginUserAtHost|LoginProxyUser) || !o.accounts && o.allows(LoginUserAtHost|LoginResp)
@@ -76,7 +88,7 @@ func ways(o occasion, arg string) (naming, bool) {
 		{`(?P<account>.*)@(?P<server>[^@]*)`, LoginProxyUserAtHost, o.allows(LoginProxyUserAtHost) && !o.after},
 		{`(?P<user>[^@]*)`, 0, true},
 	} {
-		pattern := regexp.MustCompile(`(?s)^` + way.pattern + `$`)
+		pattern := compiled(`(?s)^` + way.pattern + `$`)
 		found := pattern.FindStringSubmatch(arg)
 		if found == nil || !way.now {
 			continue

@@ -633,6 +633,9 @@ func (p *stage) connect(ctx context.Context, name string) (net.Conn, error) {
 	if p.lostDial {
 		return nil, fmt.Errorf("server: connection refused")
 	}
+	if strings.HasPrefix(name, "unknown") {
+		return nil, &Refusal{Code: 530, Text: "The server's name cannot be resolved"}
+	}
 	if strings.HasPrefix(name, "denied") {
 		return nil, &Refusal{Code: 530, Text: "Not permitted to reach this server", Rule: "test"}
 	}
