@@ -11,7 +11,7 @@ type Accounts interface {
 	// Known reports whether there is such an account. What a client is told does not depend on it.
 	Known(name string) bool
 	// Login returns nil if the password is the account's, which is in then, in place of any other. It may take long (bcrypt,
-	// LDAP), and should return when ctx is done. A refusal with End ends the session in its own words; of all others the client
+	// LDAP), and should return when ctx is done: at the end of the time for logins, or when the proxy drains. A refusal with End ends the session in its own words; of all others the client
 	// hears the same text.
 	Login(ctx context.Context, name, password string) *Refusal
 }
@@ -27,6 +27,7 @@ func (s *Session) authorise(account, password string) error {
 	s.intro.admitted = false
 	ctx, cancel := context.WithDeadline(s.ctx, s.loginBy)
 	defer cancel()
+	defer context.AfterFunc(s.given, cancel)() // draining waits for transfers, not for somebody's directory
 	r := s.Accounts.Login(ctx, account, password)
 	s.observe(ProxyLogin{Account: account, OK: r == nil})
 	switch {
@@ -35,6 +36,8 @@ func (s *Session) authorise(account, password string) error {
 		return nil
 	case r.End:
 		return r
+	case s.given.Err() != nil:
+		return errDraining
 	}
 	// It must not tell whether it was the name or the password that was wrong.
 	return s.failed(&Refusal{Code: 530, Text: "Login to the proxy failed", Rule: cmp.Or(r.Rule, "accounts"), Err: r.Err})

@@ -103,7 +103,8 @@ type Session struct {
 
 	ctx      context.Context // outlives draining; done when Run returns
 	cancel   context.CancelFunc
-	draining <-chan struct{} // the context given to Run is done; nil once seen
+	given    context.Context // to Run
+	draining <-chan struct{} // given is done; nil once seen
 	drainBy  time.Time       // zero until draining
 	clock    *time.Timer
 	readers  sync.WaitGroup
@@ -180,7 +181,7 @@ func (s *Session) Run(ctx context.Context) (err error) {
 // begin begins the session's clocks, and to listen to the client.
 func (s *Session) begin(ctx context.Context) {
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	s.draining = ctx.Done()
+	s.given, s.draining = ctx, ctx.Done()
 	s.begun = time.Now()
 	s.loginBy = s.begun.Add(s.Timeouts.Login)
 	s.clock = time.NewTimer(time.Hour)

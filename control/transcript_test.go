@@ -385,15 +385,19 @@ var logins = map[string]Logins{
 	"proxy-user@host": LoginProxyUserAtHost, "acct": LoginAcct, "colon": LoginColon, "sni": LoginSNI, "host": LoginHost, "resp": LoginResp,
 }
 
-// accounts is an Accounts: each is "name:password". That of one named banned ends the session.
+// accounts is an Accounts: each is "name:password". One named banned ends the session, and one named slow is waited
+// for as long as there is time.
 type accounts []string
 
 func (a accounts) Known(name string) bool {
 	return slices.ContainsFunc(a, func(s string) bool { return strings.HasPrefix(s, name+":") })
 }
 
-func (a accounts) Login(_ context.Context, name, password string) *Refusal {
+func (a accounts) Login(ctx context.Context, name, password string) *Refusal {
 	switch {
+	case name == "slow": // nobody answers
+		<-ctx.Done()
+		return &Refusal{Code: 530, Text: "No answer"}
 	case name == "banned":
 		return &Refusal{Code: 421, Text: "Come back tomorrow", Rule: "ban", End: true}
 	case !a.Known(name):
