@@ -11,8 +11,8 @@ type Accounts interface {
 	// Known reports whether there is such an account. What a client is told does not depend on it.
 	Known(name string) bool
 	// Login returns nil if the password is the account's, which is in then, in place of any other. It may take long (bcrypt,
-	// LDAP), and should return when ctx is done: at the end of the time for logins, or when the proxy drains. A refusal with End ends the session in its own words; of all others the client
-	// hears the same text.
+	// LDAP), and should return when ctx is done: at the end of the time for logins, or when the proxy drains. A refusal with End
+	// ends the session in its own words; of all others the client hears the same text.
 	Login(ctx context.Context, name, password string) *Refusal
 }
 
