@@ -67,6 +67,25 @@ const (
 	ProtocolSOCKS5 Protocol = "socks5" // RFC 1928, CONNECT: FTP inside the tunnel
 )
 
+// Login is a way in which the clients of an explicit listener say which server they mean, and which account of the proxy's they
+// have.
+type Login string
+
+// The ways of logging in through an explicit listener, by what the client says; PASS follows each USER.
+const (
+	LoginUserAtHost      Login = "user@host"       // USER user@host, or "user@host port"
+	LoginProxyUser       Login = "proxy-user"      // USER account, and then any other way
+	LoginSite            Login = "site"            // SITE host, USER user
+	LoginOpen            Login = "open"            // OPEN host, USER user
+	LoginJoined          Login = "joined"          // USER user@account@host, PASS password@accountpassword
+	LoginProxyUserAtHost Login = "proxy-user@host" // USER account@host, USER user
+	LoginAcct            Login = "acct"            // USER "user@host account", PASS password, ACCT accountpassword
+	LoginColon           Login = "colon"           // USER account:user@host, PASS accountpassword:password
+	LoginSNI             Login = "sni"             // TLS is begun for the host, USER user
+	LoginHost            Login = "host"            // HOST host, USER user
+	LoginResp            Login = "resp"            // USER user@host, PASS password, AUTH account, RESP accountpassword
+)
+
 // Config is the whole of a configuration file. The yaml tags are the keys of the file, of the environment and of the
 // flags; what each means to a reader of the file is in meanings.go.
 type Config struct {
@@ -109,7 +128,9 @@ type Listener struct {
 	// Sniff is an explicit listener's only: how long a client is awaited that speaks first. One that does not speak FTP, where
 	// the server greets. Zero: none is awaited, since the listener has FTP alone.
 	Sniff time.Duration `yaml:"sniff"`
-	TLS   TLSMode       `yaml:"tls"`
+	// Login is an explicit listener's only. Empty: all ways but LoginResp.
+	Login []Login `yaml:"login"`
+	TLS   TLSMode `yaml:"tls"`
 	// Implicit means TLS from the first byte, without AUTH, on every connection whatever its port.
 	Implicit bool `yaml:"implicit"`
 	// ImplicitPorts are a tproxy's or redirect's only: destination ports that have TLS from the first byte.

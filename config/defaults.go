@@ -122,6 +122,9 @@ func (l *Listener) complete(authority bool) {
 	if l.ProxyProtocol.Send == "" {
 		l.ProxyProtocol.Send = ProxyNone
 	}
+	if len(l.Login) == 0 {
+		l.Login = nil // as above
+	}
 	l.completeTLS(authority)
 	if a, err := netip.ParseAddrPort(l.Server); err == nil {
 		l.Server = netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()

@@ -51,6 +51,14 @@ var meanings = []meaning{
 		text: "For explicit only: how long the port waits for a client to speak first, before it greets as FTP servers do. All but " +
 			"FTP clients speak first, and those of implicit FTPS too. Each FTP session begins so much later; 0s with protocols: " +
 			"[ftp] alone."},
+	{key: "listeners[].login", byDefault: "all but `resp`",
+		text: "For explicit only: the ways in which clients may name their server and log in to ftpalg itself; which one a client has " +
+			"shows by what it says, and fewer are less ambiguous. user@host: USER user@host. proxy-user: USER account and PASS, before any of " +
+			"the others. site: SITE host. open: OPEN host. joined: USER user@account@host, PASS password@accountpassword. " +
+			"proxy-user@host: USER account@host, PASS accountpassword, USER user. acct: USER user@host account, PASS, " +
+			"ACCT accountpassword. colon: USER account:user@host, PASS accountpassword:password. sni: USER user, where TLS was begun for the " +
+			"host's name. host: USER user, after HOST host. resp: USER user@host, PASS, AUTH account, RESP accountpassword. Without " +
+			"accounts user@host takes what proxy-user@host and joined could mean; with accounts resp does."},
 	{key: "listeners[].tls", byDefault: "`inspect` with `tls.authority_cert`, else `refuse`",
 		text: "What becomes of TLS (FTPS). inspect: ftpalg ends the client's and makes its own with the server; sessions without " +
 			"TLS pass too. refuse: AUTH is answered with 534, and TLS is hidden from FEAT. require: as inspect, but " +

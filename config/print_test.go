@@ -83,6 +83,7 @@ func TestMeaningsNameEveryWord(t *testing.T) {
 		"listeners[].server_data":                 {string(DataSame), string(DataPassive), string(DataActive)},
 		"listeners[].data_path":                   {string(PathAuto), string(PathKernel), string(PathSplice)},
 		"listeners[].unknown_commands":            {string(UnknownRelay), string(UnknownRefuse)},
+		"listeners[].login":                       strings.Split(list(logins), ", "),
 		"listeners[].tls":                         strings.Split(list(tlsModes), ", "),
 		"listeners[].session_reuse":               {string(ReuseOff), string(ReuseLog), string(ReuseRequire)},
 		"destinations[].allow":                    strings.Split(list(keywords), ", "),

@@ -161,6 +161,12 @@ func (k *checker) listener(key string, l *Listener) {
 	if l.intercepts() && (len(l.ProxyProtocol.Trusted) > 0 || l.ProxyProtocol.Send == ProxyV1 || l.ProxyProtocol.Send == ProxyV2) {
 		k.fault(key+".proxy_protocol", "is for the modes explicit and gateway; nobody says anything before FTP on a connection that is intercepted")
 	}
+	for i, w := range l.Login {
+		oneOf(k, element(key+".login", i), w, logins)
+	}
+	if l.Mode != Explicit && len(l.Login) > 0 {
+		k.fault(key+".login", "is for the mode explicit; with mode %s no server is named", l.Mode)
+	}
 	if !l.intercepts() && !reflect.ValueOf(l.Intercept).IsZero() {
 		k.fault(key+".intercept", "is for the modes tproxy and redirect; clients connect to a listener of mode %s by themselves",
 			l.Mode)
@@ -191,6 +197,9 @@ func (k *checker) protocols(key string, l *Listener) {
 		k.fault(key+".sniff", "must be from 0s to %v; FTP clients wait for so long", maxSniff)
 	}
 }
+
+var logins = []Login{LoginUserAtHost, LoginProxyUser, LoginSite, LoginOpen, LoginJoined, LoginProxyUserAtHost, LoginAcct, LoginColon,
+	LoginSNI, LoginHost, LoginResp}
 
 func (k *checker) address(key string, l *Listener) {
 	a := l.Address

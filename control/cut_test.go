@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,6 +45,14 @@ var plays = map[string][]func(m *match){
 		client("PASV"), server("227 ok (203,0,113,9,200,10)"), dials(dataconn.Client), accepts(dataconn.Server),
 		client("RETR a\r\nSTAT\r\nPWD\r\nCWD x"), server("150 Opening"), server("211 half"), sends(dataconn.Server),
 		ends(dataconn.Server), server("226 Done"), ends(dataconn.Client), server("257 x"), server("250 ok"),
+	},
+	"explicit open": {
+		client("USER paul\r\nPASS purple"), client("OPEN one"), server("220 ready"), client("OPEN two"), server("220 ready"),
+		client("USER alice"), server("331 go on"), client("PASS hunter2"), server("230 in"),
+	},
+	"explicit acct, accounts": {
+		client("USER alice@one paul"), client("PASS hunter2"), client("ACCT wrong"), client("USER alice@one paul"), client("PASS hunter2"),
+		client("ACCT purple"), server("220 ready"), server("331 go on"), server("230 in"),
 	},
 	"explicit": {
 		client("OPTS UTF8 ON"), client("USER alice@one"), server("220 ready"), server("200 ok"), server("530 no"),
@@ -127,7 +136,10 @@ func TestCut(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						m := &match{t: t}
 						kind := byte(1)
-						if name == "explicit" {
+						switch {
+						case strings.HasSuffix(name, "accounts"):
+							kind = 128 | 2
+						case strings.HasPrefix(name, "explicit"):
 							kind = 2
 						}
 						done := m.start(kind)

@@ -35,6 +35,12 @@ type Secured struct {
 	Verified    string // the server's side only: how that was verified, "chain" or "pin", or "failed: " and why
 }
 
+// ProxyLogin: a client has tried to log in to the proxy itself. Account is as the client said it, and may be anything.
+type ProxyLogin struct {
+	Account string
+	OK      bool
+}
+
 // LoggedIn: the server accepted a user.
 type LoggedIn struct{ User string }
 
@@ -78,6 +84,7 @@ type Ended struct {
 
 func (Started) event()     {}
 func (Secured) event()     {}
+func (ProxyLogin) event()  {}
 func (LoggedIn) event()    {}
 func (Said) event()        {}
 func (Refused) event()     {}

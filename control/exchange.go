@@ -241,7 +241,6 @@ func (s *Session) connect(name string) (wire.Reply, error) {
 	if err != nil {
 		return wire.Reply{}, err
 	}
-	s.secured[dataconn.Server], s.private[dataconn.Server] = false, false
 	conn, err = s.implicit(conn)
 	if err != nil {
 		return wire.Reply{}, err

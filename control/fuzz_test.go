@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +29,9 @@ var clientWords = []string{
 	"PORT 192,0,2,66,195,90\r\n", "XFOO bar\r\n", "AUTH TLS\r\n", "OPTS UTF8 ON\r\n", "HOST h\r\n", "USER bob@one\r\n", "USER bob@denied\r\n",
 	"ACCT hunter2\r\n", "SITE PSWD x hunter2\r\n", "NO\rOP\r\n", "NO\x00OP\r\n", "RETR " + strings.Repeat("x", 5000) + "\r\n", "GET / HTTP/1.1\r\n",
 	"\x16\x03\x01", "RETR a\xffb\r\n", "DELE a\xff\xffb\r\n", "\xff\xfd\x03", "\xff\xfa\x01x\xff\xf0", "NO", "\r\n", "\n", " ",
+	"USER bob\r\n", "USER bob@corp@paul@one\r\n", "USER bob@one paul\r\n", "USER paul:bob@one\r\n", "USER paul@one\r\n", "OPEN one\r\n", "SITE one\r\n",
+	"PASS purple\r\n", "PASS hunter2@purple\r\n", "PASS purple:hunter2\r\n", "ACCT purple\r\n", "USER paul\r\nPASS purple\r\n",
+	"USER paul\r\nPASS purple\r\nUSER bob@one\r\nPASS hunter2\r\n", "USER paul\r\nPASS purple\r\nOPEN one\r\n", "AUTH paul\r\n", "RESP purple\r\n",
 	"RETR a\r\nPWD\r\nABOR\r\n", "PWD\r\nNOOP\r\nPWD\r\n", "STOR c\r\nQUIT\r\n",
 }
 
@@ -162,6 +166,17 @@ func sessionSeeds() [][]byte {
 			join(start(kind, download), []byte{opSend, sv, 9, opEnd, sv}, s("226 Done"), []byte{opEnd, cl}, c("QUIT"), s("221 Goodbye")),
 			join(start(kind, upload), []byte{opSend, cl, 9, opEnd, cl, opCloseData, sv}, s("226 Done"), c("PWD"), s("200 ok")))
 	}
+	for _, login := range [][]byte{
+		join(c("USER bob@corp@paul@one"), c("PASS hunter2@purple")), join(c("USER paul:bob@one"), c("PASS purple:hunter2")),
+		join(c("USER bob@one paul"), c("PASS hunter2"), c("ACCT purple")), join(c("USER paul@one"), c("PASS purple")),
+		join(c("USER bob@one"), c("PASS hunter2"), c("AUTH paul"), c("RESP purple")), c("OPEN one"), c("SITE one"),
+		c("USER paul\r\nPASS purple\r\nOPEN one"), c("USER paul\r\nPASS purple\r\nUSER bob@one\r\nPASS hunter2"),
+	} {
+		for _, kind := range []byte{2, 128 + 2, 128 + 3} {
+			seeds = append(seeds, join([]byte{kind}, login, s("220 ready"), []byte{opUsual, opUsual}, c("USER bob"), []byte{opUsual},
+				c("PASS hunter2"), []byte{opUsual}, c("PWD"), []byte{opUsual}))
+		}
+	}
 	seeds = append(seeds,
 		join(start(1, download), []byte{opSend, sv, 9, opResetData, sv}, s("426 Broken")),
 		join(start(1, download), []byte{opSend, sv, 9, opEnd, sv}, []byte{opClose, sv}),
@@ -213,7 +228,8 @@ func (m *match) start(kind byte) <-chan struct{} {
 	return done
 }
 
-// begin prepares the session: bit 0 is faithful, 1 explicit, 2 an IPv6 client, 3 an IPv6 server, 4 and 5 the server data.
+// begin prepares the session: bit 0 is faithful, 1 explicit, 2 an IPv6 client, 3 an IPv6 server, 4 and 5 the server data, 6 that
+// unknown commands are refused, 7 an explicit one that has accounts.
 func (m *match) begin(kind byte) {
 	m.peers = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("203.0.113.9")}
 	m.own = [2]netip.Addr{netip.MustParseAddr("192.0.2.254"), netip.MustParseAddr("203.0.113.254")}
@@ -243,6 +259,10 @@ func (m *match) begin(kind byte) {
 		Faithful: kind&1 != 0 && kind&2 == 0, Explicit: kind&2 != 0,
 		ServerData:    []ServerData{Same, Passive, Active, Same}[kind>>4&3],
 		RefuseUnknown: kind&64 != 0,
+	}
+	if kind&(128|2) == 128|2 {
+		m.session.Accounts = accounts{"paul:purple"}
+		m.session.Logins = []Logins{0, DefaultLogins | LoginResp}[kind&1]
 	}
 }
 
@@ -338,6 +358,9 @@ func (m *match) breakData(side dataconn.Side) {
 // transfer takes the session from wherever it is into a transfer, if it lets itself be taken.
 func (m *match) transfer(direction byte) {
 	if m.session.Explicit {
+		if m.session.Accounts != nil {
+			m.say(dataconn.Client, "USER paul\r\nPASS purple\r\n")
+		}
 		m.say(dataconn.Client, "USER alice@one\r\n")
 		m.say(dataconn.Server, "220 ready\r\n")
 	} else {
@@ -505,6 +528,11 @@ func (m *match) judge() {
 			t.Errorf("a secret is in %s", text)
 		}
 		switch e := e.(type) {
+		case Started:
+			in := ProxyLogin{Account: "paul", OK: true}
+			if m.session.Accounts != nil && !slices.Contains(m.events[:i], Event(in)) {
+				t.Errorf("a server was connected to before any account was in: %+v", e)
+			}
 		case Ended:
 			if i != len(m.events)-1 {
 				t.Errorf("%d events after the end", len(m.events)-1-i)
@@ -564,7 +592,9 @@ func (m *match) judgeServer() {
 				m.t.Errorf("the server heard %q, which the client did not say, or not then", b)
 				return
 			}
-			match := said[0].Verb == c.Verb && (said[0].Arg == c.Arg || c.Verb == "USER" && m.session.Explicit && strings.HasPrefix(said[0].Arg, c.Arg+"@"))
+			// What is said to the proxy by USER and PASS besides is not the server's.
+			part := m.session.Explicit && (c.Verb == "USER" || c.Verb == "PASS") && strings.Contains(said[0].Arg, c.Arg)
+			match := said[0].Verb == c.Verb && (said[0].Arg == c.Arg || part)
 			said = said[1:]
 			if match {
 				break

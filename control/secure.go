@@ -53,6 +53,8 @@ const implicitPort = 990
 // mechanisms are the arguments of AUTH that mean TLS: RFC 4217 §2, and two from before it.
 var mechanisms = []string{"TLS", "TLS-C", "SSL"}
 
+func isMechanism(word string) bool { return slices.Contains(mechanisms, strings.ToUpper(word)) }
+
 // handshakeError is a TLS handshake on the client's connection that failed. No reply can be given any more.
 type handshakeError struct{ err error }
 
@@ -62,7 +64,7 @@ func (e *handshakeError) Unwrap() error { return e.err }
 
 // authenticate performs AUTH (RFC 4217 §4).
 func (s *Session) authenticate(cmd wire.Command) error {
-	if s.server != nil && slices.Contains(mechanisms, strings.ToUpper(cmd.Arg)) {
+	if s.server != nil && isMechanism(cmd.Arg) {
 		p, err := s.passes()
 		if err != nil {
 			return err
@@ -76,7 +78,7 @@ func (s *Session) authenticate(cmd wire.Command) error {
 		return refusal(534, "TLS is not allowed here")
 	case s.secured[dataconn.Client]:
 		return refusal(503, "TLS is in use already")
-	case !slices.Contains(mechanisms, strings.ToUpper(cmd.Arg)):
+	case !isMechanism(cmd.Arg):
 		return refusal(504, "Only TLS is supported")
 	}
 	early, err := s.early()
@@ -200,6 +202,11 @@ func (s *Session) clientSecured(c *tlsmitm.Conn) {
 	s.Client = c
 	s.client.conn, s.client.reader = c, wire.NewReader(c, s.Limits)
 	s.secured[dataconn.Client] = true
+	if s.Explicit {
+		// What was said in plain text, anybody on the way could have said: it must not tell where the password goes that is said now.
+		s.intro.claim, s.intro.next, s.intro.password, s.intro.host = naming{}, "", "", ""
+		s.intro.sni = c.ConnectionState().ServerName
+	}
 	s.observe(Secured{Side: dataconn.Client, Facts: c.Facts()})
 }
 

@@ -48,8 +48,8 @@ const (
 type Session struct {
 	// Client is the accepted control connection. Run owns it and closes it.
 	Client net.Conn
-	// Connect opens the control connection to the server. name is empty unless Explicit, and else what followed the last @
-	// of USER. A *Refusal it returns is what the client is told. Run owns the connection.
+	// Connect opens the control connection to the server. name is empty unless Explicit, and else what the client called it.
+	// A *Refusal it returns is what the client is told. Run owns the connection.
 	Connect func(ctx context.Context, name string) (net.Conn, error)
 	// Network opens the session's data sockets.
 	Network dataconn.Network
@@ -83,8 +83,15 @@ type Session struct {
 
 	Timeouts Timeouts
 	Limits   wire.Limits
-	// Explicit: no server is known until the client names one by USER user@host.
+	// Explicit: no server is known until the client names one.
 	Explicit bool
+	// Logins are the ways in which it may; Explicit only. Zero: DefaultLogins.
+	Logins Logins
+	// Accounts are asked about logins to the proxy; Explicit only. Nil: none is asked for, and such a login means nothing.
+	Accounts Accounts
+	// Own reports whether a name that a client has said by HOST or in the hello of its TLS is the proxy's, and so no server's.
+	// It may look the name up. Nil: none is.
+	Own func(ctx context.Context, name string) bool
 	// Faithful: the server hears what the client says and nothing else, except where ServerData asks for it. Otherwise a
 	// server without EPSV or EPRT is asked by PASV or PORT instead.
 	Faithful   bool
@@ -96,7 +103,8 @@ type Session struct {
 
 	ctx      context.Context // outlives draining; done when Run returns
 	cancel   context.CancelFunc
-	draining <-chan struct{} // the context given to Run is done; nil once seen
+	given    context.Context // to Run
+	draining <-chan struct{} // given is done; nil once seen
 	drainBy  time.Time       // zero until draining
 	clock    *time.Timer
 	readers  sync.WaitGroup
@@ -124,6 +132,7 @@ type Session struct {
 	unknown  int            // unknown verbs before login
 	denied   int            // servers refused or not reached; Explicit only
 	deferred []wire.Command // said before there was a server and owed to it; Explicit only
+	intro    *introduction  // Explicit only
 	held     bool           // what the client has said last was during a transfer, and is to be dealt with after it
 }
 
@@ -172,12 +181,15 @@ func (s *Session) Run(ctx context.Context) (err error) {
 // begin begins the session's clocks, and to listen to the client.
 func (s *Session) begin(ctx context.Context) {
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	s.draining = ctx.Done()
+	s.given, s.draining = ctx, ctx.Done()
 	s.begun = time.Now()
 	s.loginBy = s.begun.Add(s.Timeouts.Login)
 	s.clock = time.NewTimer(time.Hour)
 	s.clock.Stop()
 	s.client = openClient(s)
+	if s.Explicit {
+		s.intro = &introduction{}
+	}
 }
 
 // conclude says the last word of a conversation that has come to an end, and closes all. It returns why it ended, as Run does.
@@ -233,6 +245,7 @@ func (s *Session) disconnect() {
 		s.server.close()
 		s.server = nil
 	}
+	s.secured[dataconn.Server], s.private[dataconn.Server] = false, false
 }
 
 // converse is the conversation from greeting to goodbye. Sessions spend their time in idle, so nothing large is kept here and
@@ -390,6 +403,11 @@ func (s *Session) perform(at *wire.Command) error {
 
 // act does what a command asks for.
 func (s *Session) act(cmd wire.Command) error {
+	if s.Explicit {
+		if done, err := s.address(cmd); done {
+			return err
+		}
+	}
 	v, known := verbs[cmd.Verb]
 	switch {
 	case known && v.flags&foreign != 0:

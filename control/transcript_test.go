@@ -325,6 +325,14 @@ func (p *stage) option(text string) {
 	switch key {
 	case "explicit":
 		p.session.Explicit, p.session.Faithful = true, false
+	case "accounts": // "name:password …"
+		p.session.Accounts = accounts(strings.Fields(value))
+	case "login": // ways of logging in, in the words of the configuration
+		for word := range strings.FieldsSeq(value) {
+			p.session.Logins |= logins[word]
+		}
+	case "own":
+		p.session.Own = func(_ context.Context, name string) bool { return name == value }
 	case "gateway":
 		p.session.Faithful = false
 	case "server_data":
@@ -370,6 +378,34 @@ func (p *stage) option(text string) {
 	default:
 		p.t.Fatalf("%s: no option %q", p.where, key)
 	}
+}
+
+var logins = map[string]Logins{
+	"user@host": LoginUserAtHost, "proxy-user": LoginProxyUser, "site": LoginSite, "open": LoginOpen, "joined": LoginJoined,
+	"proxy-user@host": LoginProxyUserAtHost, "acct": LoginAcct, "colon": LoginColon, "sni": LoginSNI, "host": LoginHost, "resp": LoginResp,
+}
+
+// accounts is an Accounts: each is "name:password". One named banned ends the session, and one named slow is waited
+// for as long as there is time.
+type accounts []string
+
+func (a accounts) Known(name string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return strings.HasPrefix(s, name+":") })
+}
+
+func (a accounts) Login(ctx context.Context, name, password string) *Refusal {
+	switch {
+	case name == "slow": // nobody answers
+		<-ctx.Done()
+		return &Refusal{Code: 530, Text: "No answer"}
+	case name == "banned":
+		return &Refusal{Code: 421, Text: "Come back tomorrow", Rule: "ban", End: true}
+	case !a.Known(name):
+		return &Refusal{Code: 530, Text: "There is no account of that name"}
+	case !slices.Contains(a, name+":"+password):
+		return &Refusal{Code: 530, Text: "The password is wrong"}
+	}
+	return nil
 }
 
 // act performs a line of the script.
@@ -600,6 +636,9 @@ func (p *stage) Observe(e Event) {
 func (p *stage) connect(ctx context.Context, name string) (net.Conn, error) {
 	if p.lostDial {
 		return nil, fmt.Errorf("server: connection refused")
+	}
+	if strings.HasPrefix(name, "unknown") {
+		return nil, &Refusal{Code: 530, Text: "The server's name cannot be resolved"}
 	}
 	if strings.HasPrefix(name, "denied") {
 		return nil, &Refusal{Code: 530, Text: "Not permitted to reach this server", Rule: "test"}

@@ -416,10 +416,25 @@ func TestAttackForgery(t *testing.T) {
 		"198.51.100.2:22", "198.51.100.2:80", "198.51.100.2:0", "198.51.100.2:99999", "198.51.100.2:-1", "198.51.100.2:",
 		"[::1", "::1]", "a b", "", "2130706433", "0x7f.1", "fe80::1%eth0",
 	} {
-		k := l.Client.call(t, proxy)
-		k.hear("220")
-		k.ask("USER u@"+name, "530")
-		k.ask("QUIT", "221")
+		for _, way := range [][2]string{
+			{"USER u@" + name, "530"}, {"OPEN " + name, "5"}, {"SITE " + name, "5"},
+			{"USER a:u@" + name + "\r\nPASS a:p", ""}, {"USER u@" + name + " a\r\nPASS p\r\nACCT a", ""},
+			{"HOST " + name + "\r\nUSER u", ""}, // names that are ours are none of a server, so the user is no server's
+		} {
+			if way[1] == "530" && name == "a b" {
+				continue // b is an account
+			}
+			k := l.Client.call(t, proxy)
+			k.hear("220")
+			k.ask(way[0], way[1])
+			for range strings.Count(way[0], "\r\n") {
+				k.hear("")
+			}
+			k.ask("QUIT", "221")
+		}
+	}
+	if line := g.logged("session started"); line != "" {
+		t.Errorf("a server was connected to: %s", line)
 	}
 	// Three are enough.
 	k := l.Client.call(t, proxy)

@@ -40,6 +40,10 @@ func (l *logger) Observe(e control.Event) {
 			args = append(args, "certificate", e.Certificate, "verified", e.Verified)
 		}
 		l.log.Info("TLS", args...)
+	case control.ProxyLogin:
+		if e.OK { // the others are refused, and that has its line
+			l.log.Info("logged in to the proxy", "account", e.Account)
+		}
 	case control.LoggedIn:
 		if l.loggedIn != nil {
 			l.loggedIn()

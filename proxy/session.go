@@ -126,6 +126,8 @@ func (p *Proxy) admit(s *setting, a arrival) *served {
 		Faithful:      l.Mode == config.TPROXY || l.Mode == config.Redirect,
 		ServerData:    serverData[l.ServerData],
 		RefuseUnknown: l.Unknown == config.UnknownRefuse,
+		Logins:        loginsOf(l),
+		Own:           func(ctx context.Context, name string) bool { return p.isOwn(ctx, s, n, name) },
 	}
 	v.session = session
 	p.secured(s, session, n)
@@ -144,6 +146,21 @@ func (p *Proxy) admit(s *setting, a arrival) *served {
 }
 
 var serverData = map[config.ServerData]control.ServerData{config.DataPassive: control.Passive, config.DataActive: control.Active}
+
+var logins = map[config.Login]control.Logins{
+	config.LoginUserAtHost: control.LoginUserAtHost, config.LoginProxyUser: control.LoginProxyUser, config.LoginSite: control.LoginSite,
+	config.LoginOpen: control.LoginOpen, config.LoginJoined: control.LoginJoined,
+	config.LoginProxyUserAtHost: control.LoginProxyUserAtHost, config.LoginAcct: control.LoginAcct, config.LoginColon: control.LoginColon,
+	config.LoginSNI: control.LoginSNI, config.LoginHost: control.LoginHost, config.LoginResp: control.LoginResp,
+}
+
+// loginsOf are the ways of logging in through a listener; zero is the default.
+func loginsOf(l *config.Listener) (ways control.Logins) {
+	for _, w := range l.Login {
+		ways |= logins[w]
+	}
+	return ways
+}
 
 // connect is control.Session.Connect.
 func (v *served) connect(ctx context.Context, name string) (net.Conn, error) {

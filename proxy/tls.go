@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"ftpalg/config"
@@ -211,6 +212,18 @@ func (p *Proxy) named(ctx context.Context, n *network, name string) error {
 		n.meet(rule, "")
 	}
 	return nil
+}
+
+// isOwn reports whether a name that a client says in the hello of its TLS, or by HOST, is that of this proxy: in the listener's
+// certificate, word for word, what it advertises, or with an address that is ours. A name without any address leads nowhere else:
+// the proxy may have names that only its clients can look up.
+func (p *Proxy) isOwn(ctx context.Context, s *setting, n *network, name string) bool {
+	host := strings.TrimSuffix(name, ".")
+	if strings.EqualFold(host, s.listener.Advertise) || tlsmitm.Names(s.identities.own[s.listener.Name], host) {
+		return true
+	}
+	places, err := p.resolve(ctx, name)
+	return err != nil || slices.ContainsFunc(places, func(to place) bool { return to.at.Addr() == n.local.Addr() || p.own.has(to.at.Addr()) })
 }
 
 // beginsWithTLS reports whether TLS begins with the first byte of a client's connection.

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -13,6 +15,7 @@ import (
 	"ftpalg/config"
 	"ftpalg/control"
 	"ftpalg/dataconn"
+	"ftpalg/tlsmitm"
 )
 
 // A client's hello names its server. Rules by name decide then, but only about a server that has the name: a client that
@@ -85,5 +88,29 @@ func TestKeyLog(t *testing.T) {
 	closed.Write([]byte("CLIENT_RANDOM\n"))
 	if log.Len() > 0 {
 		t.Errorf("said of a closed one: %s", &log)
+	}
+}
+
+// What a client says by HOST or SNI is a server's name unless it is ours: by certificate, by what is advertised, by address, or
+// because it leads nowhere.
+func TestIsOwn(t *testing.T) {
+	pair := &tls.Certificate{Leaf: &x509.Certificate{DNSNames: []string{"proxy.example.com", "*.example.net"}}}
+	s := &setting{
+		listener:   &config.Listener{Name: "explicit", Advertise: "ftp.example.org"},
+		identities: &identities{own: map[string]tlsmitm.KeyPair{"explicit": pair}},
+	}
+	p := &Proxy{log: slog.New(slog.DiscardHandler), resolver: net.DefaultResolver}
+	n := &network{local: netip.MustParseAddrPort("192.0.2.9:2121")}
+	for name, own := range map[string]bool{
+		"proxy.example.com": true, "PROXY.example.com.": true, "ftp.example.org": true, "localhost": true, "127.0.0.1": true,
+		"192.0.2.9": true, "nowhere.invalid": true, "a b": true, "": true,
+		"192.0.2.10": false, "[2001:db8::9]": false,
+	} {
+		if got := p.isOwn(t.Context(), s, n, name); got != own {
+			t.Errorf("%q is ours: %t", name, got)
+		}
+	}
+	if tlsmitm.Names(pair, "ftp.example.net") || tlsmitm.Names(nil, "proxy.example.com") {
+		t.Error("a wildcard names any host, or nothing does")
 	}
 }

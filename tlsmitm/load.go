@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -40,6 +41,12 @@ func LoadKeyPair(certFile, keyFile string) (KeyPair, error) {
 		return nil, fmt.Errorf("%s and %s: %w", certFile, keyFile, err)
 	}
 	return &c, nil
+}
+
+// Names reports whether a certificate names a host in full, and not by a wildcard, which may be all of an organisation's. A nil
+// KeyPair names none.
+func Names(pair KeyPair, host string) bool {
+	return pair != nil && slices.ContainsFunc(pair.Leaf.DNSNames, func(name string) bool { return strings.EqualFold(name, host) })
 }
 
 // ParseVersion is a TLS version by its number, "1.0" to "1.3".

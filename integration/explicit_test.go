@@ -1,0 +1,275 @@
+//go:build linux
+
+package integration
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What the clients of TestExplicitClients are told to say to the proxy. No account of it is asked for, so it means nothing; no
+// server may hear of it.
+const (
+	proxyUser     = "paul"
+	proxyPassword = "purple-9"
+)
+
+// A viaProxy is a client that has been told by its own settings to go through a proxy, and downloads or uploads one file.
+type viaProxy struct {
+	name  string
+	needs string // a program
+	login string // the listener's ways of logging in; empty: the default
+	says  string // what shows that it is this way
+	// tls is whether it comes with TLS: "yes", "no" or "both", one after the other. lftp has it through a proxy only
+	// by open and proxy-user@host.
+	tls string
+	run func(v *visit) *exec.Cmd
+}
+
+// A visit is what such a client is to do.
+type visit struct {
+	ctx            context.Context
+	l              *lab
+	proxy, server  netip.AddrPort
+	home           string // has the client's settings
+	remote, local  string // names
+	name           string // the server's
+	tls            *protection
+	write          func(name, text string) // writes a file of settings
+	user, password string
+}
+
+func (v *visit) command(program string, args ...string) *exec.Cmd {
+	command := v.l.Client.Command(v.ctx, program, args...)
+	command.Dir = v.home
+	command.Env = append(command.Env, "HOME="+v.home)
+	return command
+}
+
+// commandAtHome is command for programs that look for their settings in the home that the user database has, whatever HOME says.
+func (v *visit) commandAtHome(program string, args ...string) *exec.Cmd {
+	user, err := user.Current()
+	if err != nil {
+		panic(err)
+	}
+	const enter = `mount --bind "$HOME" "$0" && exec "$@"`
+	return v.command("unshare", append([]string{"--mount", "sh", "-c", enter, user.HomeDir, program}, args...)...)
+}
+
+// lftpVia is lftp with ftp:proxy.
+func lftpVia(kind string, account bool) func(*visit) *exec.Cmd {
+	return func(v *visit) *exec.Cmd {
+		proxy := "ftp://" + v.proxy.String()
+		if account {
+			proxy = fmt.Sprintf("ftp://%s:%s@%s", proxyUser, proxyPassword, v.proxy)
+		}
+		settings := []string{"net:max-retries 1", "net:timeout 20", "xfer:clobber yes", "xfer:log no", "cmd:fail-exit yes",
+			"ftp:proxy " + proxy, "ftp:proxy-auth-type " + kind}
+		if v.tls == nil {
+			settings = append(settings, "ftp:ssl-allow no")
+		} else {
+			settings = append(settings, "ftp:ssl-force yes", "ftp:ssl-protect-data yes", "ssl:verify-certificate yes",
+				"ssl:check-hostname no", "ssl:ca-file "+v.tls.CA)
+		}
+		var script strings.Builder
+		for _, s := range settings {
+			fmt.Fprintln(&script, "set", s)
+		}
+		fmt.Fprintf(&script, "debug 9\nopen -u %s,%s ftp://%s\nget %s -o %s\n", v.user, v.password, v.server, v.remote, v.local)
+		command := v.command("lftp", "--norc", "-f", "/dev/stdin")
+		command.Stdin = strings.NewReader(script.String())
+		return command
+	}
+}
+
+// ncftpVia is NcFTP with ~/.ncftp/firewall.
+func ncftpVia(kind int) func(*visit) *exec.Cmd {
+	return func(v *visit) *exec.Cmd {
+		v.write(".ncftp/firewall", fmt.Sprintf("firewall-type=%d\nfirewall-host=%s\nfirewall-port=%d\nfirewall-user=%s\nfirewall-password=%s\n"+
+			"firewall-exception-list=localhost\npassive=on\n", kind, v.proxy.Addr(), v.proxy.Port(), proxyUser, proxyPassword))
+		command := v.commandAtHome("ncftp", "-u", v.user, "-p", v.password, "-P", fmt.Sprint(v.server.Port()), v.server.Addr().String())
+		command.Stdin = strings.NewReader(fmt.Sprintf("debug 1\nget -z %s %s\n", v.remote, v.local))
+		return command
+	}
+}
+
+// netFTPVia is Perl's Net::FTP with a Firewall, whose account is in .netrc.
+func netFTPVia(kind int) func(*visit) *exec.Cmd {
+	return func(v *visit) *exec.Cmd {
+		v.write(".netrc", fmt.Sprintf("machine %s login %s password %s\n", v.proxy, proxyUser, proxyPassword))
+		script, err := filepath.Abs("testdata/firewall.pl")
+		if err != nil {
+			panic(err)
+		}
+		args := []string{script, v.proxy.String(), fmt.Sprint(kind), v.server.Addr().String(), v.user, v.password, v.remote, v.local}
+		if kind == 0 { // there is no firewall for it: the user says where to go
+			args[3], args[4] = v.proxy.String(), fmt.Sprintf("%s@%s", v.user, v.server)
+		}
+		return v.commandAtHome("perl", args...)
+	}
+}
+
+// curlVia is curl, which takes the proxy for the server. A colon in the name would end it.
+func curlVia(account string, args ...string) func(*visit) *exec.Cmd {
+	return func(v *visit) *exec.Cmd {
+		args := append([]string{"--disable", "--verbose", "--silent", "--show-error", "--max-time", "30", "--user",
+			fmt.Sprintf("%s@%s%s:%s", v.user, v.server.Addr(), account, v.password), "--output", v.local}, args...)
+		if v.tls != nil {
+			args = append(args, "--ssl-reqd", "--cacert", v.tls.CA)
+		}
+		return v.command("curl", append(args, fmt.Sprintf("ftp://%s/%s", v.proxy, v.remote))...)
+	}
+}
+
+// curlForName is curl that believes to be at the server, of which it says the name when it begins TLS.
+func curlForName(v *visit) *exec.Cmd {
+	return v.command("curl", "--disable", "--verbose", "--silent", "--show-error", "--max-time", "30", "--user", v.user+":"+v.password,
+		"--output", v.local, "--ssl-reqd", "--cacert", v.tls.CA, "--connect-to", "::"+v.proxy.String(), "ftp://"+v.name+"/"+v.remote)
+}
+
+// viaProxies are the clients. In what they say, HOST is the server's address, with a port where one client says so.
+var viaProxies = []viaProxy{
+	{"lftp/user-alone", "lftp", "", "USER ftpuser@HOST:21", "no", lftpVia("user", false)},
+	{"lftp/user", "lftp", "", "USER paul", "no", lftpVia("user", true)},
+	{"lftp/open-alone", "lftp", "", "OPEN ***", "both", lftpVia("open", false)},
+	{"lftp/open", "lftp", "", "OPEN ***", "both", lftpVia("open", true)},
+	{"lftp/joined", "lftp", "joined", "USER ftpuser@paul@HOST:21", "no", lftpVia("joined", true)},
+	{"lftp/joined-acct", "lftp", "", "USER ftpuser@HOST:21 paul", "no", lftpVia("joined-acct", true)},
+	{"lftp/proxy-user@host", "lftp", "proxy-user@host", "USER paul@HOST:21", "both", lftpVia("proxy-user@host", true)},
+	{"ncftp/1", "ncftp", "", "USER ftpuser@HOST", "no", ncftpVia(1)},
+	{"ncftp/2", "ncftp", "", "USER paul", "no", ncftpVia(2)},
+	{"ncftp/3", "ncftp", "", "SITE HOST", "no", ncftpVia(3)},
+	{"ncftp/4", "ncftp", "", "OPEN ***", "no", ncftpVia(4)},
+	{"ncftp/5", "ncftp", "joined", "USER ftpuser@paul@HOST", "no", ncftpVia(5)},
+	{"ncftp/6", "ncftp", "proxy-user@host", "USER paul@HOST", "no", ncftpVia(6)},
+	{"ncftp/7", "ncftp", "", "USER ftpuser@HOST paul", "no", ncftpVia(7)},
+	{"ncftp/8", "ncftp", "", "USER ftpuser@HOST:21", "no", ncftpVia(8)},
+	{"ncftp/9", "ncftp", "", "USER ftpuser@HOST 21", "no", ncftpVia(9)},
+	{"netftp/0", "perl", "", "USER ftpuser@HOST:21", "no", netFTPVia(0)},
+	{"netftp/1", "perl", "", "USER ftpuser@HOST", "no", netFTPVia(1)},
+	{"netftp/2", "perl", "", "USER paul", "no", netFTPVia(2)},
+	{"netftp/3", "perl", "", "SITE HOST", "no", netFTPVia(3)},
+	{"netftp/4", "perl", "", "OPEN ***", "no", netFTPVia(4)},
+	{"netftp/5", "perl", "joined", "USER ftpuser@paul@HOST", "no", netFTPVia(5)},
+	{"netftp/6", "perl", "proxy-user@host", "USER paul@HOST", "no", netFTPVia(6)},
+	{"netftp/7", "perl", "user@host, resp", "RESP ***", "no", netFTPVia(7)},
+	{"curl/user@host", "curl", "", "USER ftpuser@HOST", "both", curlVia("")},
+	{"curl/sni", "curl", "", "USER ftpuser", "yes", curlForName},
+	{"curl/ftp-account", "curl", "", "USER ftpuser@HOST paul", "both", curlVia(" "+proxyUser, "--ftp-account", proxyPassword)},
+}
+
+// explicitListeners are one listener for each list of ways that some client needs, and the port of each.
+func explicitListeners() (yaml string, ports map[string]uint16) {
+	ports = map[string]uint16{}
+	yaml = "listeners:\n"
+	for _, c := range viaProxies {
+		if ports[c.login] != 0 {
+			continue
+		}
+		port := uint16(2121 + len(ports))
+		ports[c.login] = port
+		yaml += fmt.Sprintf("  - {name: l%d, mode: explicit, address: '[::]:%d'", port, port)
+		if c.login != "" {
+			yaml += fmt.Sprintf(", login: [%s]", c.login)
+		}
+		yaml += "}\n"
+	}
+	return yaml, ports
+}
+
+// TestExplicitClients has clients go through an explicit proxy by their own settings for proxies and firewalls, all ways that they
+// have, plain and over TLS.
+func TestExplicitClients(t *testing.T) {
+	for _, secured := range []bool{false, true} {
+		name := "plain"
+		if secured {
+			name = "tls"
+		}
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			root, own := l.newAuthority("server-root"), l.newAuthority("gateway")
+			s := startTLSServers(t, l, root)[0]
+			if s.missing != "" {
+				lack(t, s.missing)
+			}
+			l.Firewall.overlay("hosts", fmt.Sprintf("127.0.0.1 localhost\n%s %s\n", s.Addr[v4], hostName(s.Name)))
+			listeners, ports := explicitListeners()
+			g := l.startGateway(fmt.Sprintf("tls: {authority_cert: %s, authority_key: %s, server_roots: %s}\n",
+				own.CertFile, own.KeyFile, root.CertFile) + listeners + variantLimits)
+			content := "through " + name + "\n"
+			if err := os.WriteFile(filepath.Join(s.Home, "there.txt"), []byte(content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range viaProxies {
+				if c.tls == map[bool]string{false: "yes", true: "no"}[secured] {
+					continue
+				}
+				t.Run(c.name, func(t *testing.T) {
+					need(t, c.needs, "unshare")
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute/2)
+					defer cancel()
+					home := t.TempDir()
+					v := &visit{
+						ctx: ctx, l: l, proxy: netip.AddrPortFrom(clientGateway[v4].Addr(), ports[c.login]), server: s.AddrPort(v4),
+						home: home, name: hostName(s.Name), remote: "there.txt", local: filepath.Join(home, "here.txt"), user: ftpUser, password: ftpPassword,
+						write: func(name, text string) {
+							file := filepath.Join(home, name)
+							if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+								t.Fatal(err)
+							}
+							if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+								t.Fatal(err)
+							}
+						},
+					}
+					if secured {
+						v.tls = &protection{CA: own.CertFile}
+					}
+					from := len(g.log())
+					said, err := c.run(v).CombinedOutput()
+					got, _ := os.ReadFile(v.local)
+					if err != nil || string(got) != content {
+						t.Errorf("got %q: %v", got, err)
+						keep(t, "client.log", said)
+					}
+					line := g.transferAfter(from)
+					if !strings.Contains(line, "outcome=whole") || secured != strings.Contains(line, "client_tls") ||
+						secured != strings.Contains(line, "server_tls") {
+						t.Errorf("it went by %s", line)
+					}
+					says := strings.ReplaceAll(c.says, "HOST", v.server.Addr().String())
+					if said := g.log()[from:]; !strings.Contains(said, fmt.Sprintf(`arrow=> text="%s"`, says)) {
+						t.Errorf("it did not say %s", says)
+					}
+				})
+			}
+			g.Stop()
+			g.checkClean()
+			for _, secret := range []string{proxyPassword, ftpPassword} {
+				if strings.Contains(g.log(), secret) {
+					t.Errorf("%q is in the log", secret)
+				}
+			}
+		})
+	}
+}
+
+// transferAfter is the first line of a transfer in what the log has from some byte on, or nothing, if there is none in time.
+func (g *gateway) transferAfter(from int) string {
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		for line := range strings.Lines(g.log()[from:]) {
+			if strings.Contains(line, "msg=transfer ") {
+				return line
+			}
+		}
+	}
+	return ""
+}
