@@ -77,6 +77,8 @@ type Session struct {
 	Pass func(heard bool) (Passage, error)
 	// Reuse says what is asked of clients' TLS data connections.
 	Reuse Reuse
+	// Accounts are asked about proxy logins. Nil: a proxy login means nothing.
+	Accounts Accounts
 	// Inspect returns who is to see the bytes of a transfer, whatever their protection on either side; nil is nobody. If it
 	// stops the transfer by a *Refusal, that is what the client is told. Nil: nothing is inspected.
 	Inspect func(cmd wire.Command, d dataconn.Direction) dataconn.Inspector

@@ -72,7 +72,7 @@ func TestDestined(t *testing.T) {
 			p := &Proxy{log: slog.New(slog.DiscardHandler), listeners: map[address]*listener{
 				{at: netip.MustParseAddrPort("[::]:2121")}: nil,
 			}}
-			_, r := p.destined(cfg, &config.Listener{Mode: config.Mode(test.mode)}, netip.MustParseAddr(test.client),
+			_, r := p.destined(cfg, &config.Listener{Mode: config.Mode(test.mode)}, netip.MustParseAddr(test.client), nil,
 				place{name: test.host, at: netip.MustParseAddrPort(test.server)})
 			switch {
 			case r == nil && test.deniedBy != "":

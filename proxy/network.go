@@ -11,6 +11,7 @@ import (
 
 	"ftpalg/config"
 	"ftpalg/dataconn"
+	"ftpalg/proxy/accounts"
 	"ftpalg/proxy/firewall"
 	"ftpalg/tlsmitm"
 )
@@ -33,8 +34,9 @@ type network struct {
 	pinholes *pinholes
 
 	identities *identities
-	tls        *tlsmitm.Session // nil: TLS is refused
-	rule       int              // of Config.Destinations, that the server is reached by; -1: none
+	tls        *tlsmitm.Session  // nil: TLS is refused
+	account    *accounts.Account // who has logged in to the proxy; nil: nobody
+	rule       int               // of Config.Destinations, that the server is reached by; -1: none
 
 	client netip.AddrPort // the client
 	dialed netip.AddrPort // what the client dialed, as it sees it; the zero value where that was ourselves

@@ -65,7 +65,8 @@ func (p *Proxy) admit(s *setting, c *net.TCPConn) *served {
 		n.dialed = to
 	}
 	v := &served{p: p, n: n, client: c}
-	observer := &logger{log: log, loggedIn: func() { v.loggedIn = true; p.counts.loggedIn() }}
+	observer := &logger{loggedIn: func() { v.loggedIn = true; p.counts.loggedIn() }}
+	observer.log.Store(log)
 	session := &control.Session{
 		Client:        swiftly(c),
 		Connect:       v.connect,
@@ -80,6 +81,9 @@ func (p *Proxy) admit(s *setting, c *net.TCPConn) *served {
 		Faithful:      l.Mode == config.TPROXY || l.Mode == config.Redirect,
 		ServerData:    serverData[l.ServerData],
 		RefuseUnknown: l.Unknown == config.UnknownRefuse,
+	}
+	if s.accounts != nil && l.Mode == config.Explicit {
+		session.Accounts = &proxyLogin{accounts: s.accounts, n: n, log: observer, alive: p.alive}
 	}
 	v.session = session
 	p.secured(s, session, n)
@@ -159,7 +163,7 @@ func (p *Proxy) connect(ctx context.Context, n *network, name string) (*net.TCPC
 	}
 	var faults []error
 	for i, to := range places {
-		rule, r := p.destined(n.cfg, n.listener, n.client.Addr(), to)
+		rule, r := p.destined(n.cfg, n.listener, n.client.Addr(), n.account, to)
 		if r != nil {
 			faults = append(faults, r)
 			continue
