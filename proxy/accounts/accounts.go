@@ -158,7 +158,7 @@ func (a *Accounts) check(ctx context.Context, name, password string) (*Account, 
 		return nil, ErrFailed
 	}
 	account, err := a.source.verify(ctx, name, password)
-	if err != nil && !errors.Is(err, ErrFailed) && ctx.Err() == nil {
+	if errors.Is(err, ErrUnavailable) {
 		a.log.Error("proxy accounts cannot be looked up", "error", err)
 	}
 	return account, err

@@ -264,11 +264,14 @@ func (d *directory) converse(ctx context.Context, say func(*ldap.Conn) error) er
 	limited, cancel := context.WithTimeout(ctx, d.Timeout)
 	defer cancel()
 	err := d.connected(limited, say)
+	by, bounded := ctx.Deadline()
 	switch {
 	case err == nil, errors.Is(err, ErrFailed):
 		return err
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case bounded && !time.Now().Before(by): // sockets may see it before the context does
+		return context.DeadlineExceeded
 	}
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, d.URL, err)
 }
