@@ -267,6 +267,46 @@ func testFlood(t *testing.T) {
 	}
 }
 
+// Who has logged in as an account is its friend for a day, no longer.
+func TestFriendship(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said log
+		a, _ := newScripted(&said)
+		banned := func(want bool) {
+			t.Helper()
+			for i := range testLimits.Failures {
+				a.Login(t.Context(), here, fmt.Sprint("name", i), "wrong")
+			}
+			if _, err := a.Login(t.Context(), here, "alice", "right"); errors.As(err, new(*Later)) != want {
+				t.Error(err)
+			}
+		}
+		if _, err := a.Login(t.Context(), here, "alice", "right"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(friendship - time.Minute)
+		banned(false)
+		time.Sleep(friendship)
+		banned(true)
+	})
+}
+
+// What no account can have is wrong without anybody being asked: names that are none, no password, and one so long that its
+// hash would cost more than others'.
+func TestNotAsked(t *testing.T) {
+	var said log
+	a, s := newScripted(&said)
+	a.limits.Failures = 1000
+	for i, try := range []struct{ name, password string }{{"alice", ""}, {"bob", strings.Repeat("x", maxPassword+1)}, {"", "right"}, {"a b", "right"}, {"a\n", "right"}} {
+		if _, err := a.Login(t.Context(), netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), try.name, try.password); !errors.Is(err, ErrFailed) {
+			t.Error(err)
+		}
+	}
+	if s.asked.Load() != 0 {
+		t.Errorf("asked %d times", s.asked.Load())
+	}
+}
+
 // slowHash counts how many are computed at once.
 type slowHash struct{ asked, now, most *atomic.Int64 }
 
@@ -353,6 +393,12 @@ func TestTimingOfRealHashes(t *testing.T) {
 	a, faults := New(Options{File: write(t, filepath.Join(t.TempDir(), "users"), line)}, NewGuard())
 	if len(faults) > 0 {
 		t.Fatal(faults)
+	}
+	// The hash that gives an unknown name its time lets nobody in.
+	for i := range 20 {
+		if account, err := a.source.verify(t.Context(), fmt.Sprint("nobody", i), "right"); err != ErrFailed {
+			t.Fatal(account, err)
+		}
 	}
 	fastest := func(name, password string) time.Duration {
 		best := time.Hour
