@@ -93,7 +93,9 @@ type Config struct {
 	// Destinations are ordered and the first match decides. Where none matches, every server may be reached but by an
 	// explicit listener, whose clients are held to safe defaults; proxy has those.
 	Destinations []Destination `yaml:"destinations"`
-	TLS          TLS           `yaml:"tls"`
+	// Accounts are who may log in to an explicit listener, for the rules of Destinations. Without File and LDAP there are none.
+	Accounts Accounts `yaml:"accounts"`
+	TLS      TLS      `yaml:"tls"`
 	// Mark is the SO_MARK of every socket ftpalg makes, so that rules can tell them from intercepted traffic.
 	Mark Mark `yaml:"mark"`
 	// DivertMark is the packet mark that our rules give to packets which belong to our transparent sockets, and
@@ -177,11 +179,15 @@ type Intercept struct {
 }
 
 // Destination is one rule of the list that decides which servers may be reached. Exactly one of Allow and Deny is set;
-// a rule matches if the server matches any of its targets and, where Ports is given, its port.
+// a rule matches if the server matches any of its targets and, where Ports is given, its port; and, where Accounts or
+// Groups are given, if the session has logged in to the proxy as one of them.
 type Destination struct {
 	Allow []Target    `yaml:"allow"`
 	Deny  []Target    `yaml:"deny"`
 	Ports []PortRange `yaml:"ports"`
+	// Accounts and Groups are for explicit listeners: no other client logs in to the proxy.
+	Accounts []Account `yaml:"accounts"`
+	Groups   []Account `yaml:"groups"`
 	// TLS is for rules that allow, and zero in those that deny. Where no rule matches it is DefaultDestinationTLS.
 	TLS DestinationTLS `yaml:"tls"`
 }

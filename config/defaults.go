@@ -15,6 +15,7 @@ func Default() *Config {
 		// Marks and tables are shared with every other program of the machine, which mostly take small numbers or
 		// single bits. 0x0f7a is as near as hexadecimal comes to "ftpa"; 3990 is far from the kernel's 253 to 255 and
 		// from the round numbers that people choose.
+		Accounts:   defaultAccounts(),
 		Mark:       0x0f7a0001,
 		DivertMark: 0x0f7a0002,
 		RouteTable: 3990,

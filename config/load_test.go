@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +55,8 @@ func TestNoFile(t *testing.T) {
 			Protocols: []Protocol{ProtocolFTP, ProtocolSOCKS5}, Sniff: 200 * time.Millisecond, TLS: TLSRefuse, SessionReuse: ReuseLog,
 			ProxyProtocol: ProxyProtocol{Send: ProxyNone},
 		}},
-		Mark: 0x0f7a0001, DivertMark: 0x0f7a0002, RouteTable: 3990, LogGroup: 3990,
+		Accounts: Accounts{LDAP: LDAP{Timeout: 10 * time.Second}, Failures: 10, Window: 15 * time.Minute, Ban: 15 * time.Minute},
+		Mark:     0x0f7a0001, DivertMark: 0x0f7a0002, RouteTable: 3990, LogGroup: 3990,
 		Timeouts: Timeouts{Connect: 15 * time.Second, TLSHandshake: 15 * time.Second, Login: 2 * time.Minute,
 			Idle: 10 * time.Minute, Reply: 2 * time.Minute, DataSetup: 30 * time.Second, DataIdle: 2 * time.Minute, Abort: time.Second, Drain: 30 * time.Second},
 		Limits: Limits{Sessions: 10000, SessionsPerClient: 256, SessionsInLogin: 1000, DataListeners: 4096, Line: 4096,
@@ -252,22 +255,34 @@ func TestPrecedence(t *testing.T) {
 			return []string{"json", "text", "json"}[layer]
 		case "mark":
 			return fmt.Sprint(10 + layer)
+		case "accounts.ldap.url":
+			return fmt.Sprintf("ldaps://h%d.example.com", layer)
+		case "accounts.ldap.user_dn", "accounts.ldap.filter", "accounts.ldap.group_filter":
+			return fmt.Sprintf("uid={name},ou=%d", layer)
 		}
 		return fmt.Sprint(50 + layer)
 	}
 	// Keys that are worth nothing alone, and then one that is worth a warning.
-	other := map[string]string{"tls.authority_cert": "tls.authority_key", "tls.authority_key": "tls.authority_cert"}
+	other := map[string][]string{"tls.authority_cert": {"tls.authority_key"}, "tls.authority_key": {"tls.authority_cert"}, "accounts.groups": {"accounts.file"},
+		"accounts.ldap.url": {"accounts.ldap.user_dn"}, "accounts.ldap.user_dn": {"accounts.ldap.url"}, "accounts.ldap.ca": {"accounts.ldap.url", "accounts.ldap.user_dn"}}
+	const search = "accounts.ldap.url accounts.ldap.base accounts.ldap.filter accounts.ldap.bind_dn accounts.ldap.bind_password_file"
+	for _, key := range strings.Fields(search + " accounts.ldap.group_base accounts.ldap.group_filter") {
+		if key != "accounts.ldap.url" {
+			other[key] = slices.DeleteFunc(strings.Fields(search), func(k string) bool { return k == key })
+		}
+	}
+	values := map[string]string{"accounts.ldap.url": "ldap://other.example.com", "accounts.ldap.user_dn": "uid={name}", "accounts.ldap.filter": "(uid={name})"}
 	warned := "tls.key_log"
 	for _, s := range scalars() {
 		t.Run(s.key, func(t *testing.T) {
-			file, name := s.key+": "+text(s, 0), s.key
-			if section, key, ok := strings.Cut(s.key, "."); ok {
-				file, name = section+":\n  "+key+": "+text(s, 0), section+"_"+key
+			environ := []string{"HOME=/", "FTPALG_" + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_")) + "=" + text(s, 1)}
+			beside := map[string]string{}
+			for _, key := range other[s.key] {
+				if beside[key] = values[key]; beside[key] == "" {
+					beside[key] = "/tls/other"
+				}
 			}
-			if other := other[s.key]; other != "" {
-				file += "\n  " + strings.TrimPrefix(other, "tls.") + ": /tls/other"
-			}
-			environ := []string{"HOME=/", "FTPALG_" + strings.ToUpper(name) + "=" + text(s, 1)}
+			file := asYAML(s.key, text(s, 0), beside)
 			flags := map[string]string{s.key: text(s, 2)}
 			for layer, o := range []Options{{}, {Environ: environ}, {Environ: environ, Flags: flags}} {
 				value, err := parse(text(s, layer), reflect.TypeOf(s.value))
@@ -276,9 +291,7 @@ func TestPrecedence(t *testing.T) {
 				}
 				want := texts(Default())
 				want[s.key] = format(reflect.ValueOf(value))
-				if other := other[s.key]; other != "" {
-					want[other] = "/tls/other"
-				}
+				maps.Copy(want, beside)
 				c, warnings, err := Load(write(t, file), o)
 				if err != nil || (len(warnings) > 0) != (s.key == warned) {
 					t.Fatal(err, warnings)
@@ -289,6 +302,29 @@ func TestPrecedence(t *testing.T) {
 			}
 		})
 	}
+}
+
+// asYAML is a file with a key and those beside it, each with all that it is in.
+func asYAML(key, value string, beside map[string]string) string {
+	values := maps.Clone(beside)
+	values[key] = value
+	var b strings.Builder
+	within := []string{}
+	for _, k := range slices.Sorted(maps.Keys(values)) {
+		parts := strings.Split(k, ".")
+		for i, name := range parts {
+			if i < len(parts)-1 && len(within) > i && within[i] == name {
+				continue
+			}
+			within = append(within[:i], name)
+			fmt.Fprintf(&b, "%s%s:", strings.Repeat("  ", i), name)
+			if i == len(parts)-1 {
+				fmt.Fprintf(&b, " %s", values[k])
+			}
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
 }
 
 // texts are the values of a Config's scalar keys.

@@ -126,6 +126,11 @@ var meanings = []meaning{
 	{key: "destinations[].ports", byDefault: "any",
 		text: "The server's ports that the rule is about: single ones and ranges, in a list or as text with commas, such as " +
 			"\"21,990,1024-65535\"."},
+	{key: "destinations[].accounts", byDefault: "anybody",
+		text: "Proxy accounts, one name or a list, that the rule is about: it matches sessions that have logged in to the proxy as one of them, " +
+			"or as one in groups. With explicit listeners only, and with accounts."},
+	{key: "destinations[].groups", byDefault: "anybody",
+		text: "Groups of proxy accounts, one name or a list, that the rule is about; either these or accounts must match."},
 	{key: "destinations[].tls",
 		text: "With allow only: TLS with these servers. Servers that no rule matches have the defaults."},
 	{key: "destinations[].tls.verify",
@@ -157,6 +162,47 @@ var meanings = []meaning{
 	{key: "destinations[].tls.pass", byDefault: "none, and `pass` is refused",
 		text: "The server's ports for passive data connections, FIRST-LAST, which a listener with tls: pass lets through though " +
 			"it cannot see which one the server names. At most 1024 ports, all 1024 or above."},
+
+	{key: "accounts", byDefault: "none",
+		text: "Proxy accounts, for explicit listeners. With file or ldap (either, not both), only the rules of destinations without accounts and groups " +
+			"are for clients that have not logged in to the proxy; what no rule allows needs a login. Without them nobody is asked, and addresses decide."},
+	{key: "accounts.file", byDefault: "none",
+		text: "File of accounts, NAME:HASH a line, as htpasswd makes it: with bcrypt or SHA-crypt ($5$, $6$), nothing else. `ftpalg passwd` makes " +
+			"lines. Others may not read it. It is read again when it has changed; if it is wrong then, the old accounts stay."},
+	{key: "accounts.groups", byDefault: "none",
+		text: "File of groups, GROUP: NAME NAME a line, as Apache has it. Read again as file is."},
+	{key: "accounts.ldap", byDefault: "none",
+		text: "Directory whose accounts are asked for instead, by a bind with the name and the password. Names are in printable ASCII, and in lower case to " +
+			"the rules of destinations; let one account have one name."},
+	{key: "accounts.ldap.url", byDefault: "none",
+		text: "ldaps://HOST[:PORT], or ldap://HOST[:PORT], where StartTLS comes before all else; passwords are never sent in plain text."},
+	{key: "accounts.ldap.ca", byDefault: "the system's",
+		text: "PEM file of the authorities that the directory's certificate is checked against."},
+	{key: "accounts.ldap.user_dn", byDefault: "either this or base and filter",
+		text: "Whom to bind as, such as uid={name},ou=people,dc=example,dc=com."},
+	{key: "accounts.ldap.base", byDefault: "either this and filter or user_dn",
+		text: "Where accounts are searched, with all that is below it."},
+	{key: "accounts.ldap.filter", byDefault: "either this and base or user_dn",
+		text: "How the account of a name is found, such as (uid={name}); it must find one at most. Then the bind is as that."},
+	{key: "accounts.ldap.bind_dn", byDefault: "none, anybody may search",
+		text: "Who searches."},
+	{key: "accounts.ldap.bind_password_file", byDefault: "none",
+		text: "File with the password of bind_dn. Others may not read it."},
+	{key: "accounts.ldap.group_base", byDefault: "base",
+		text: "Where groups are searched, with all that is below it."},
+	{key: "accounts.ldap.group_filter", byDefault: "none",
+		text: "How the groups of an account are found, by {name} or {dn}, such as (&(objectClass=groupOfNames)(member={dn})); their names are their cn. " +
+			"Who is in none of them is not let in."},
+	{key: "accounts.ldap.timeout",
+		text: "All that the directory is asked for one login."},
+	{key: "accounts.failures",
+		text: "Failed logins after which a client's address (IPv6: its /64) is banned. Before that each makes the next one wait: 1s, and twice as " +
+			"long each time up to 30s. Accounts have the same waits, from whichever addresses they are tried, and are not banned, so that nobody can " +
+			"lock anybody out; an address that has logged in as the account within a day does not wait."},
+	{key: "accounts.window",
+		text: "How long an address or an account is remembered after its last failed login."},
+	{key: "accounts.ban",
+		text: "How long an address that is banned cannot log in."},
 
 	{key: "tls",
 		text: "What all listeners share of TLS (FTPS). The path of a file, here and elsewhere, is absolute, or relative to the " +

@@ -35,6 +35,7 @@ func (c *Config) check() *checker {
 	for i, d := range c.Destinations {
 		k.destination(element("destinations", i), d)
 	}
+	k.accounts(c)
 	k.marks(c)
 	k.positive("timeouts", c.Timeouts)
 	k.positive("limits", c.Limits)

@@ -33,6 +33,7 @@ func (k *checker) strange(c *Config) {
 		}
 	}
 	k.strangeDestinations(c)
+	k.strangeAccounts(c)
 	k.strangeTLS(c)
 }
 
@@ -46,7 +47,7 @@ func (k *checker) strangeDestinations(c *Config) {
 			continue
 		}
 		for _, t := range slices.Concat(d.Allow, d.Deny) {
-			if t.Host == "*" && len(d.Ports) == 0 {
+			if t.Host == "*" && len(d.Ports) == 0 && len(d.Accounts) == 0 && len(d.Groups) == 0 {
 				last = i
 			}
 			if t.Host != "" && strings.Trim(t.Host, "*") != "" && !named {

@@ -21,6 +21,7 @@ var rooms = map[string][]string{
 	"config":              {},
 	"proxy":               {"config", "control", "control/wire", "dataconn", "tlsmitm", "proxy/..."},
 	"proxy/firewall":      {},
+	"proxy/accounts":      {},
 	"control":             {"control/wire", "dataconn", "tlsmitm"},
 	"control/wire":        {},
 	"dataconn":            {},
@@ -40,6 +41,10 @@ var outside = []struct {
 	{"github.com/go-viper/", []string{"config"}, "the file is config's alone"},
 	{"go.yaml.in/", []string{"config"}, "the file is config's alone"},
 	{"github.com/spf13/cobra", []string{"cmd/ftpalg"}, "the command line is the program's alone"},
+	{"github.com/go-ldap/", []string{directory}, "the directory is accounts' alone"},
+	{"github.com/go-crypt/", []string{"proxy/accounts"}, "hashes of passwords are accounts' alone"},
+	{"golang.org/x/crypto", []string{"proxy/accounts"}, "hashes of passwords are accounts' alone"},
+	{"golang.org/x/term", []string{"cmd/ftpalg"}, "a terminal is the command line's alone"},
 	{"golang.org/x/sys", []string{"proxy/...", demo, bench}, "system calls are proxy's alone"},
 	{"github.com/google/nftables", []string{"proxy/firewall", demo}, "system calls are proxy's alone"},
 	{"github.com/vishvananda/", []string{"proxy/firewall", demo, bench}, "system calls are proxy's alone"},
@@ -47,8 +52,8 @@ var outside = []struct {
 	{"syscall", []string{"proxy/...", "cmd/ftpalg", "integration/ftptest", bench}, "system calls are proxy's alone; signals and error numbers are not calls"},
 	{"unsafe", []string{swift}, "nobody else needs it"},
 	{"C", nil, "nobody needs it"},
-	{"crypto/tls", []string{"tlsmitm", demo, bench}, "a certificate is tlsmitm's alone"},
-	{"crypto/x509", []string{"tlsmitm", demo, bench}, "a certificate is tlsmitm's alone"},
+	{"crypto/tls", []string{"tlsmitm", directory, demo, bench}, "a certificate is tlsmitm's alone, but for the directory's"},
+	{"crypto/x509", []string{"tlsmitm", directory, demo, bench}, "a certificate is tlsmitm's alone, but for the directory's"},
 	{"os/exec", []string{demo, bench}, "the gateway starts no programs"},
 	{"github.com/jlaffaye/ftp", []string{demo}, "neither can be the data path"},
 	{"github.com/fclairamb/", []string{demo}, "neither can be the data path"},
@@ -57,6 +62,9 @@ var outside = []struct {
 
 // swift makes system calls on a buffer's address, as no package does for it.
 const swift = "proxy/swift_linux.go"
+
+// directory is a TLS client of its own: no client or server of FTP has a part in that.
+const directory = "proxy/accounts/ldap.go"
 
 // demo is the place of what only `ftpalg demo` needs: files of the program that are named so. It builds a lab of its own.
 const demo = "cmd/ftpalg/demo"

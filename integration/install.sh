@@ -1,11 +1,12 @@
 #!/bin/bash
-# Installs the FTP clients and servers that the integration tests talk to, on Debian 12.
+# Installs the FTP clients and servers, and the directory, that the integration tests talk to, on Debian 12.
 #
 #   integration/install.sh [DIR]
 #
 # Clients and tools become ordinary packages. The servers vsftpd, ProFTPD and Pure-FTPd conflict with one another as
-# packages, so they are unpacked into DIR instead; no service is started and nothing of theirs is configured. The tests
-# look for them in $FTPALG_TEST_PEERS, or else in the default of DIR. Running it again when all is there does nothing.
+# packages, so they are unpacked into DIR instead, as are slapd and fail2ban; no service is started and nothing of theirs
+# is configured. The tests look for them in $FTPALG_TEST_PEERS, or else in the default of DIR. Running it again when all
+# is there does nothing.
 set -euo pipefail
 
 dir=${1:-${FTPALG_TEST_PEERS:-${XDG_CACHE_HOME:-/var/cache}/ftpalg-peers}}
@@ -14,7 +15,7 @@ clients=(curl lftp tnftp wget ncftp python3 perl)
 # gcc is for Go's race detector.
 tools=(ca-certificates conntrack gcc iproute2 libc6-dev nftables openssl procps strace util-linux)
 # mod-crypto is ProFTPD's TLS; haproxy is no server, but stands before and behind the gateway.
-servers=(vsftpd proftpd-core proftpd-mod-crypto pure-ftpd haproxy)
+servers=(vsftpd proftpd-core proftpd-mod-crypto pure-ftpd slapd fail2ban haproxy)
 # TLS for Net::FTP and for pyftpdlib.
 secure=(libio-socket-ssl-perl python3-openssl)
 # Debian's own Python must be the one that imports pyftpdlib: /usr/bin/python3.

@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"io"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -105,52 +104,4 @@ func FuzzAnnounced(f *testing.F) {
 			t.Fatalf("%d bytes, and %d with more behind them", n, more)
 		}
 	})
-}
-
-// TestSOCKS: what clients ask for, and what they are told.
-func TestSOCKS(t *testing.T) {
-	const hello = "\x05\x01\x00"
-	for name, test := range map[string]struct {
-		says, hears string
-		want        string // empty: an error
-	}{
-		"IPv4":        {hello + "\x05\x01\x00\x01\xc0\x00\x02\x01\x00\x15", "\x05\x00", "192.0.2.1:21"},
-		"IPv6":        {hello + "\x05\x01\x00\x04\x20\x01\x0d\xb8" + strings.Repeat("\x00", 11) + "\x01\x00\x15", "\x05\x00", "[2001:db8::1]:21"},
-		"mapped":      {hello + "\x05\x01\x00\x04" + strings.Repeat("\x00", 10) + "\xff\xff\xc0\x00\x02\x01\x00\x15", "\x05\x00", "192.0.2.1:21"},
-		"name":        {hello + "\x05\x01\x00\x03\x05a.tld\x00\x15", "\x05\x00", "a.tld:21"},
-		"two methods": {"\x05\x02\x02\x00\x05\x01\x00\x03\x01a\x00\x15", "\x05\x00", "a:21"},
-		"no method":   {"\x05\x01\x02", "\x05\xff", ""},
-		"none at all": {"\x05\x00", "\x05\xff", ""},
-		"BIND":        {hello + "\x05\x02\x00\x03\x01a\x00\x15", "\x05\x00", ""},
-		"UDP":         {hello + "\x05\x03\x00\x03\x01a\x00\x15", "\x05\x00", ""},
-		"version":     {hello + "\x04\x01\x00\x03\x01a\x00\x15", "\x05\x00", ""},
-		"address":     {hello + "\x05\x01\x00\x02\x01a\x00\x15", "\x05\x00", ""},
-		"cut":         {hello + "\x05\x01\x00\x03\xffa", "\x05\x00", ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			near, far := net.Pipe()
-			heard := make(chan string, 1)
-			go func() {
-				go func() {
-					io.WriteString(far, test.says)
-					time.Sleep(10 * time.Millisecond)
-					far.Close()
-				}()
-				b, _ := io.ReadAll(far)
-				heard <- string(b)
-			}()
-			w, err := socksRequest(near)
-			near.Close()
-			if got := <-heard; got != test.hears {
-				t.Errorf("heard %q", got)
-			}
-			if test.want == "" {
-				if err == nil {
-					t.Errorf("taken for %v", w)
-				}
-			} else if err != nil || w.String() != test.want {
-				t.Errorf("%v, %v", w, err)
-			}
-		})
-	}
 }

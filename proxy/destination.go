@@ -15,6 +15,7 @@ import (
 
 	"ftpalg/config"
 	"ftpalg/control"
+	"ftpalg/proxy/accounts"
 )
 
 // place is a server that a client wants to reach.
@@ -165,16 +166,23 @@ func (p *Proxy) matches(t config.Target, s place) bool {
 	return false
 }
 
-// destined says whether a client may reach a server: by which rule of Config.Destinations, -1 for none, or the refusal. The rules of the configuration
-// come first. Where none matches, intercepted connections go where they were going, and explicit clients, who could name
-// anything that we can reach and they cannot (server-side request forgery), are held to safe defaults.
-func (p *Proxy) destined(cfg *config.Config, l *config.Listener, client netip.Addr, s place) (rule int, r *control.Refusal) {
+// destined says whether a client, who has logged in to the proxy or not, may reach a server: by which rule of
+// Config.Destinations, -1 for none, or the refusal. The rules of the configuration come first. Where none matches, intercepted connections go where they were going, and explicit clients, who could name
+// anything that we can reach and they cannot (server-side request forgery), are held to safe defaults. Where there are
+// accounts, the defaults are for those who have logged in. A refusal that a login could have averted has accounts.ErrNeeded
+// in it.
+func (p *Proxy) destined(cfg *config.Config, l *config.Listener, client netip.Addr, who *accounts.Account, s place) (rule int, r *control.Refusal) {
 	if p.isOurs(s.at) {
 		// Whatever the rules say: it would call itself until something runs out.
 		return -1, noEntry("the server is this proxy itself")
 	}
+	needed := false
 	for i, d := range cfg.Destinations {
 		if len(d.Ports) > 0 && !inPorts(d.Ports, s.at.Port()) {
+			continue
+		}
+		if !about(d, who) {
+			needed = needed || who == nil && l.Mode == config.Explicit && slices.ContainsFunc(d.Allow, func(t config.Target) bool { return p.matches(t, s) })
 			continue
 		}
 		for _, t := range d.Allow {
@@ -183,13 +191,21 @@ func (p *Proxy) destined(cfg *config.Config, l *config.Listener, client netip.Ad
 			}
 		}
 		for _, t := range d.Deny {
-			if p.matches(t, s) {
-				return i, noEntry(fmt.Sprintf("destinations[%d]: deny %v", i, t))
+			if !p.matches(t, s) {
+				continue
 			}
+			by := fmt.Sprintf("destinations[%d]: deny %v", i, t)
+			if needed {
+				return i, noEntryYet(by)
+			}
+			return i, noEntry(by)
 		}
 	}
 	if l.Mode != config.Explicit {
 		return -1, nil
+	}
+	if cfg.Accounts.Given() && who == nil {
+		return -1, noEntryYet("default: proxy accounts only")
 	}
 	if !inPorts(defaultPorts, s.at.Port()) {
 		return -1, noEntry("default: ports 21, 990 and above 1023")
@@ -212,6 +228,28 @@ func (p *Proxy) destined(cfg *config.Config, l *config.Listener, client netip.Ad
 		}
 	}
 	return -1, nil
+}
+
+// about reports whether a rule is about a session: it is, if it is about nobody's in particular, or has the account that
+// has logged in.
+func about(d config.Destination, who *accounts.Account) bool {
+	if len(d.Accounts)+len(d.Groups) == 0 {
+		return true
+	}
+	return who.In(asStrings(d.Accounts), asStrings(d.Groups))
+}
+
+func asStrings(names []config.Account) []string {
+	s := make([]string, len(names))
+	for i, n := range names {
+		s[i] = string(n)
+	}
+	return s
+}
+
+// noEntryYet is for those who have not logged in to the proxy.
+func noEntryYet(rule string) *control.Refusal {
+	return &control.Refusal{Code: 530, Text: "Log in to the proxy first", Rule: rule, Err: accounts.ErrNeeded}
 }
 
 func noEntry(rule string) *control.Refusal {

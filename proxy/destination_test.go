@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"ftpalg/config"
+	"ftpalg/proxy/accounts"
 )
 
 // rules is a configuration of destinations, as YAML would give it.
@@ -72,7 +74,7 @@ func TestDestined(t *testing.T) {
 			p := &Proxy{log: slog.New(slog.DiscardHandler), listeners: map[address]*listener{
 				{at: netip.MustParseAddrPort("[::]:2121")}: nil,
 			}}
-			_, r := p.destined(cfg, &config.Listener{Mode: config.Mode(test.mode)}, netip.MustParseAddr(test.client),
+			_, r := p.destined(cfg, &config.Listener{Mode: config.Mode(test.mode)}, netip.MustParseAddr(test.client), nil,
 				place{name: test.host, at: netip.MustParseAddrPort(test.server)})
 			switch {
 			case r == nil && test.deniedBy != "":
@@ -81,6 +83,61 @@ func TestDestined(t *testing.T) {
 				t.Errorf("denied by %q, not by %q", r.Rule, test.deniedBy)
 			}
 		})
+	}
+}
+
+// Rules with accounts and groups are about those who have logged in to the proxy by an explicit listener; where there are
+// accounts, nobody else has the defaults, and who could log in to be let in is told so.
+func TestDestinedAccounts(t *testing.T) {
+	const given = "accounts: {file: users}\n"
+	alice, bob := &accounts.Account{Name: "alice", Groups: []string{"staff"}}, &accounts.Account{Name: "bob"}
+	for _, test := range []struct {
+		name, rules, mode string
+		who               *accounts.Account
+		deniedBy          string // part of the rule; empty: allowed
+		needed            bool
+	}{
+		{"nobody has the defaults", "", "explicit", nil, "proxy accounts only", true},
+		{"somebody has", "", "explicit", bob, "", false},
+		{"intercepted clients have", "", "tproxy", nil, "", false},
+		{"gateways have", "", "gateway", nil, "", false},
+		{"a rule for all", "destinations: [{allow: 198.51.100.0/24}]", "explicit", nil, "", false},
+		{"a rule for others", "destinations: [{allow: '*', accounts: alice}, {deny: '*'}]", "explicit", bob, "destinations[1]", false},
+		{"a rule for one", "destinations: [{allow: '*', accounts: alice}, {deny: '*'}]", "explicit", alice, "", false},
+		{"a rule for one, and nobody", "destinations: [{allow: '*', accounts: alice}, {deny: '*'}]", "explicit", nil, "destinations[1]", true},
+		{"a rule for one, elsewhere, and nobody", "destinations: [{allow: 192.0.2.1, accounts: alice}, {deny: '*'}]", "explicit", nil, "destinations[1]", false},
+		{"a rule for one, other ports, and nobody", "destinations: [{allow: '*', ports: 990, accounts: alice}, {deny: '*'}]", "explicit", nil, "destinations[1]", false},
+		{"a rule for a group", "destinations: [{allow: '*', groups: [x, staff]}, {deny: '*'}]", "explicit", alice, "", false},
+		{"a rule for another group", "destinations: [{allow: '*', groups: [x]}, {deny: '*'}]", "explicit", alice, "destinations[1]", false},
+		{"either", "destinations: [{allow: '*', accounts: bob, groups: staff}, {deny: '*'}]", "explicit", alice, "", false},
+		{"an account is no group", "destinations: [{allow: '*', groups: bob}, {deny: '*'}]", "explicit", bob, "destinations[1]", false},
+		{"a group is no account", "destinations: [{allow: '*', accounts: staff}, {deny: '*'}]", "explicit", alice, "destinations[1]", false},
+		{"capitals", "destinations: [{allow: '*', accounts: Bob}, {deny: '*'}]", "explicit", bob, "destinations[1]", false},
+		{"denied", "destinations: [{deny: '*', accounts: alice}, {allow: '*'}]", "explicit", alice, "destinations[0]", false},
+		{"others denied", "destinations: [{deny: '*', accounts: alice}, {allow: '*'}]", "explicit", bob, "", false},
+		{"the first", "destinations: [{deny: '*', groups: staff}, {allow: '*', accounts: alice}]", "explicit", alice, "destinations[0]", false},
+		{"no account for intercepted clients", "destinations: [{allow: '*', accounts: alice}, {deny: '*'}]", "tproxy", nil, "destinations[1]", false},
+		{"safe defaults all the same", "destinations: [{allow: 192.0.2.0/24, accounts: alice}]", "explicit", nil, "proxy accounts only", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := &Proxy{log: slog.New(slog.DiscardHandler)}
+			rule, r := p.destined(rules(t, given+test.rules+"\n"), &config.Listener{Mode: config.Mode(test.mode)}, netip.MustParseAddr("192.0.2.7"), test.who,
+				place{at: netip.MustParseAddrPort("198.51.100.2:21")})
+			switch {
+			case r == nil && test.deniedBy != "":
+				t.Errorf("allowed by %d, but for %q", rule, test.deniedBy)
+			case r != nil && (test.deniedBy == "" || !strings.Contains(r.Rule, test.deniedBy) || errors.Is(r, accounts.ErrNeeded) != test.needed):
+				t.Errorf("denied by %q (%v), not by %q", r.Rule, r.Err, test.deniedBy)
+			}
+		})
+	}
+	// Being logged in opens nothing that is closed to all.
+	p := &Proxy{log: slog.New(slog.DiscardHandler)}
+	for server, by := range map[string]string{"10.0.0.1:21": "private", "198.51.100.2:25": "ports", "169.254.169.254:21": "metadata"} {
+		_, r := p.destined(rules(t, given), &config.Listener{Mode: config.Explicit}, netip.MustParseAddr("192.0.2.7"), alice, place{at: netip.MustParseAddrPort(server)})
+		if r == nil || !strings.Contains(r.Rule, by) {
+			t.Errorf("%s: %v", server, r)
+		}
 	}
 }
 

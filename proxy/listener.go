@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ftpalg/config"
+	"ftpalg/proxy/accounts"
 )
 
 // listener is a control port that is open.
@@ -23,6 +24,7 @@ type setting struct {
 	listener   *config.Listener
 	sockets    sockets
 	identities *identities
+	accounts   *accounts.Accounts // nil: there are none
 }
 
 // address is what tells a listener from another across a reload.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"ftpalg/control"
@@ -13,24 +14,27 @@ import (
 // logger is the control.Observer that writes a session's log lines: one when it starts, one for each transfer and
 // refusal, one when it ends, and the conversation at debug.
 type logger struct {
-	log      *slog.Logger // has the session's id, listener and client
-	loggedIn func()       // called once, at the first login
+	log atomic.Pointer[slog.Logger] // has the session's id, listener and client, and the proxy account that has logged in
+	// anonymous is log without the account; nil: nobody has logged in to the proxy yet.
+	anonymous *slog.Logger
+	loggedIn  func() // called once, at the first login
 }
 
 // Verbatim implements control.Observer: the conversation is for debug.
-func (l *logger) Verbatim() bool { return l.log.Enabled(context.Background(), slog.LevelDebug) }
+func (l *logger) Verbatim() bool { return l.log.Load().Enabled(context.Background(), slog.LevelDebug) }
 
 // Observe implements control.Observer.
 func (l *logger) Observe(e control.Event) {
+	log := l.log.Load()
 	switch e := e.(type) {
 	case control.Said:
-		l.log.Debug("said", "arrow", e.Arrow, "text", e.Text)
+		log.Debug("said", "arrow", e.Arrow, "text", e.Text)
 	case control.Started:
 		args := []any{"server", e.Server}
 		if e.Name != "" {
 			args = append(args, "name", e.Name)
 		}
-		l.log.Info("session started", args...)
+		log.Info("session started", args...)
 	case control.Secured:
 		args := []any{"side", e.Side.String(), "version", e.Facts.Version, "cipher", e.Facts.Cipher, "resumed", e.Facts.Resumed}
 		if e.Facts.Protocol != "" {
@@ -39,17 +43,17 @@ func (l *logger) Observe(e control.Event) {
 		if e.Certificate != "" {
 			args = append(args, "certificate", e.Certificate, "verified", e.Verified)
 		}
-		l.log.Info("TLS", args...)
+		log.Info("TLS", args...)
 	case control.ProxyLogin:
-		if e.OK { // the others are refused, and that has its line
-			l.log.Info("logged in to the proxy", "account", e.Account)
+		if e.OK { // the others have their line
+			log.Info("logged in to the proxy")
 		}
 	case control.LoggedIn:
 		if l.loggedIn != nil {
 			l.loggedIn()
 			l.loggedIn = nil
 		}
-		l.log.Info("logged in", "user", e.User)
+		log.Info("logged in", "user", e.User)
 	case control.Refused:
 		args := []any{"verb", e.Verb, "code", e.Refusal.Code, "text", e.Refusal.Text}
 		if e.Refusal.Rule != "" {
@@ -58,9 +62,9 @@ func (l *logger) Observe(e control.Event) {
 		if e.Refusal.Err != nil {
 			args = append(args, "error", e.Refusal.Err)
 		}
-		l.log.Info("refused", args...)
+		log.Info("refused", args...)
 	case control.Dropped:
-		l.log.Warn("dropped a reply that nobody asked for", "code", e.Code)
+		log.Warn("dropped a reply that nobody asked for", "code", e.Code)
 	case control.Transferred:
 		outcome := "whole"
 		if e.Err != nil {
@@ -76,20 +80,28 @@ func (l *logger) Observe(e control.Event) {
 		if e.Err != nil {
 			args = append(args, "error", e.Err)
 		}
-		l.log.Info("transfer", args...)
+		log.Info("transfer", args...)
 	case control.Ended:
 		args := []any{"user", e.User, "duration", round(e.Duration), "reason", e.Reason}
 		if e.Err != nil {
 			args = append(args, "error", e.Err)
 		}
-		l.log.Info("session ended", args...)
+		log.Info("session ended", args...)
 	}
 }
 
 // stranger logs a data connection from somebody else than the peer. Servers with several addresses may call from
 // another one than they were called at; the line says how to tell.
 func (l *logger) stranger(side dataconn.Side, from netip.AddrPort) {
-	l.log.Warn("refused a data connection from a stranger", "side", side.String(), "from", from)
+	l.log.Load().Warn("refused a data connection from a stranger", "side", side.String(), "from", from)
+}
+
+// identify puts a proxy account's name on all lines from now on.
+func (l *logger) identify(account string) {
+	if l.anonymous == nil {
+		l.anonymous = l.log.Load()
+	}
+	l.log.Store(l.anonymous.With("account", account))
 }
 
 func round(d time.Duration) string { return d.Round(10 * time.Microsecond).String() }

@@ -11,6 +11,7 @@ import (
 
 	"ftpalg/config"
 	"ftpalg/dataconn"
+	"ftpalg/proxy/accounts"
 	"ftpalg/proxy/firewall"
 	"ftpalg/tlsmitm"
 )
@@ -33,8 +34,9 @@ type network struct {
 	pinholes *pinholes
 
 	identities *identities
-	tls        *tlsmitm.Session // nil: TLS is refused
-	rule       int              // of Config.Destinations, that the server is reached by; -1: none
+	tls        *tlsmitm.Session  // nil: TLS is refused
+	account    *accounts.Account // who has logged in to the proxy; nil: nobody
+	rule       int               // of Config.Destinations, that the server is reached by; -1: none
 
 	places       []place                                                                // where the server is, if the client has named it otherwise than by FTP
 	listenClient func(ctx context.Context, server netip.AddrPort) (net.Listener, error) // nil: the client's data connections come to ports of ours

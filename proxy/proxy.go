@@ -16,6 +16,7 @@ import (
 
 	"ftpalg/config"
 	"ftpalg/dataconn"
+	"ftpalg/proxy/accounts"
 	"ftpalg/proxy/firewall"
 )
 
@@ -30,6 +31,7 @@ type Proxy struct {
 	pinholes   pinholes
 	tunnels    tunnels
 	remains    *firewall.TimeWaits
+	guard      *accounts.Guard
 	sessions   sync.WaitGroup
 	loops      sync.WaitGroup // accept loops
 
@@ -47,7 +49,7 @@ type Proxy struct {
 // opened and what would help; then none is. End with Drain or Close.
 func New(cfg *config.Config, log *slog.Logger) (*Proxy, error) {
 	p := &Proxy{log: log, resolver: net.DefaultResolver, listeners: map[address]*listener{}, conns: map[net.Conn]struct{}{},
-		pinholes: pinholes{log: log}, remains: firewall.NewTimeWaits(), allowances: allowances{log: log, ports: map[netip.AddrPort]*allowedPort{}}}
+		pinholes: pinholes{log: log}, remains: firewall.NewTimeWaits(), guard: accounts.NewGuard(), allowances: allowances{log: log, ports: map[netip.AddrPort]*allowedPort{}}}
 	p.ctx, p.drain = context.WithCancel(context.Background())
 	p.alive, p.cut = context.WithCancel(context.Background())
 	if err := p.Reload(cfg); err != nil {
@@ -69,6 +71,11 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	if len(wrong) > 0 {
 		return wrong
 	}
+	known, wrong := openAccounts(cfg, p.guard, p.log)
+	if len(wrong) > 0 {
+		id.close()
+		return wrong
+	}
 	k := sockets{mayBeTransparent: canBeTransparent() == nil}
 	if canMark() {
 		k.mark = uint32(cfg.Mark)
@@ -77,7 +84,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	var opened []*listener
 	var faults []error
 	for i := range cfg.Listeners {
-		s := &setting{cfg: cfg, listener: &cfg.Listeners[i], sockets: k, identities: id}
+		s := &setting{cfg: cfg, listener: &cfg.Listeners[i], sockets: k, identities: id, accounts: known}
 		a := addressOf(s.listener)
 		if _, ok := p.listeners[a]; ok {
 			continue
@@ -104,7 +111,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	// From here on nothing fails that leaves less than there was.
 	p.pinholes.adopt(cfg)
 	for i := range cfg.Listeners {
-		s := &setting{cfg: cfg, listener: &cfg.Listeners[i], sockets: k, identities: id}
+		s := &setting{cfg: cfg, listener: &cfg.Listeners[i], sockets: k, identities: id, accounts: known}
 		if l, ok := p.listeners[addressOf(s.listener)]; ok {
 			if err := l.adopt(s); err != nil {
 				faults = append(faults, err)

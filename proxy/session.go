@@ -13,6 +13,7 @@ import (
 	"ftpalg/control"
 	"ftpalg/control/wire"
 	"ftpalg/dataconn"
+	"ftpalg/proxy/accounts"
 )
 
 // arrival is a client's control connection, and how it came to us.
@@ -24,7 +25,16 @@ type arrival struct {
 	places        []place        // where the client's server is, if it has named it otherwise than by FTP; nil: it has not
 	// listen, if not nil, makes the listeners for the client's data connections, which are no connections to a port of ours then.
 	listen  func(ctx context.Context, server netip.AddrPort) (net.Listener, error)
-	counted bool // limits have counted the client already
+	counted bool              // limits have counted the client already
+	account *accounts.Account // that the client has logged in to by another protocol than FTP; nil: it has not
+}
+
+// accountName is empty where there is no account.
+func (a arrival) accountName() string {
+	if a.account == nil {
+		return ""
+	}
+	return a.account.Name
 }
 
 // serve serves one client, from its connection to its end. It is done for p.sessions then.
@@ -89,7 +99,7 @@ func (p *Proxy) admit(s *setting, a arrival) *served {
 	cfg, l := s.cfg, s.listener
 	log := p.log.With("session", fmt.Sprintf("%012x", rand.Uint64()>>16), "listener", l.Name, "client", a.client)
 	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, own: &p.own, remains: p.remains, pinholes: &p.pinholes,
-		client: a.client, local: a.local, announced: a.announced, places: a.places, listenClient: a.listen, identities: s.identities}
+		client: a.client, local: a.local, announced: a.announced, places: a.places, listenClient: a.listen, account: a.account, identities: s.identities}
 	if !a.counted {
 		if r := p.counts.admit(a.client.Addr(), cfg.Limits); r != nil {
 			log.Warn("refused a session", "text", r.Text, "rule", r.Rule)
@@ -111,7 +121,11 @@ func (p *Proxy) admit(s *setting, a arrival) *served {
 		n.dialed = to
 	}
 	v := &served{p: p, n: n, client: a.conn, counted: a.counted}
-	observer := &logger{log: log, loggedIn: v.login}
+	observer := &logger{loggedIn: v.login}
+	observer.log.Store(log)
+	if a.account != nil {
+		observer.identify(a.account.Name)
+	}
 	session := &control.Session{
 		Client:        a.conn,
 		Connect:       v.connect,
@@ -128,6 +142,9 @@ func (p *Proxy) admit(s *setting, a arrival) *served {
 		RefuseUnknown: l.Unknown == config.UnknownRefuse,
 		Logins:        loginsOf(l),
 		Own:           func(ctx context.Context, name string) bool { return p.isOwn(ctx, s, n, name) },
+	}
+	if s.accounts != nil && l.Mode == config.Explicit {
+		session.Accounts = &proxyLogin{accounts: s.accounts, n: n, log: observer, alive: p.alive}
 	}
 	v.session = session
 	p.secured(s, session, n)
@@ -236,7 +253,7 @@ func (p *Proxy) connect(ctx context.Context, n *network, name string) (*net.TCPC
 	}
 	var faults []error
 	for i, to := range places {
-		rule, r := p.destined(n.cfg, n.listener, n.client.Addr(), to)
+		rule, r := p.destined(n.cfg, n.listener, n.client.Addr(), n.account, to)
 		if r != nil {
 			faults = append(faults, r)
 			continue

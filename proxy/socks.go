@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"ftpalg/control"
@@ -25,10 +27,16 @@ const (
 // Methods of authentication, RFC 1928 §3.
 const (
 	socksOpen         = 0x00
+	socksPassword     = 0x02 // RFC 1929
 	socksNoAcceptable = 0xFF
 )
 
-const socksVersion = 5
+// Versions: of SOCKS, and of the exchange of name and password.
+
+const (
+	socksVersion         = 5
+	socksPasswordVersion = 1
+)
 
 // socks serves a client that speaks SOCKS, until it is done with c.
 func (p *Proxy) socks(s *setting, c *net.TCPConn, a arrival) {
@@ -39,7 +47,16 @@ func (p *Proxy) socks(s *setting, c *net.TCPConn, a arrival) {
 	if r := p.counts.admit(a.client.Addr(), s.cfg.Limits); r != nil {
 		err = r
 	} else {
-		w, err = socksRequest(c)
+		w, err = socksRequest(c, s.accounts != nil, func(name, password string) error {
+			if s.accounts == nil {
+				return nil // it means nothing
+			}
+			ctx, cancel := context.WithTimeout(p.alive, s.cfg.Timeouts.Login)
+			defer cancel()
+			var err error
+			a.account, err = s.accounts.Login(ctx, a.client.Addr(), name, password)
+			return err
+		})
 		p.counts.leave(a.client.Addr(), false)
 	}
 	if err == nil {
@@ -59,7 +76,9 @@ func (p *Proxy) socks(s *setting, c *net.TCPConn, a arrival) {
 		code = socksNotAllowed
 	}
 	c.SetWriteDeadline(time.Now().Add(time.Second))
-	socksReply(c, code)
+	if code != 0 {
+		socksReply(c, code)
+	}
 	c.CloseWrite()
 	c.Close()
 	p.untrack(c)
@@ -67,14 +86,15 @@ func (p *Proxy) socks(s *setting, c *net.TCPConn, a arrival) {
 
 // socksFault is a request that is not served.
 type socksFault struct {
-	code byte
+	code byte // of the reply to the request; zero: there is no more to be said
 	text string
 }
 
 func (f *socksFault) Error() string { return f.text }
 
-// socksRequest reads a client's greeting, answers it, and reads what it asks for.
-func socksRequest(c net.Conn) (w wanted, err error) {
+// socksRequest reads a client's greeting, answers it, and reads what it asks for. login is asked about its name and password where
+// the client must say them, or can do nothing else.
+func socksRequest(c net.Conn, must bool, login func(name, password string) error) (w wanted, err error) {
 	var head [4]byte
 	if _, err = io.ReadFull(c, head[:2]); err != nil { // version, number of methods
 		return w, err
@@ -84,16 +104,22 @@ func socksRequest(c net.Conn) (w wanted, err error) {
 		return w, err
 	}
 	method := byte(socksNoAcceptable)
-	for _, m := range methods {
-		if m == socksOpen {
-			method = m
-		}
+	switch {
+	case !must && slices.Contains(methods, socksOpen):
+		method = socksOpen
+	case slices.Contains(methods, socksPassword):
+		method = socksPassword
 	}
 	if _, err = c.Write([]byte{socksVersion, method}); err != nil {
 		return w, err
 	}
-	if method == socksNoAcceptable {
-		return w, errors.New("the client offers no method of authentication that is supported")
+	switch method {
+	case socksNoAcceptable:
+		return w, &socksFault{text: "the client offers no method of authentication that would do"}
+	case socksPassword:
+		if err = socksLogin(c, login); err != nil {
+			return w, err
+		}
 	}
 	if _, err = io.ReadFull(c, head[:]); err != nil { // version, command, reserved, address type
 		return w, err
@@ -105,11 +131,9 @@ func socksRequest(c net.Conn) (w wanted, err error) {
 	case 4:
 		address = make([]byte, 16)
 	case 3:
-		var length [1]byte
-		if _, err = io.ReadFull(c, length[:]); err != nil {
+		if w.host, err = socksWord(c); err != nil {
 			return w, err
 		}
-		address = make([]byte, length[0])
 	default:
 		return w, &socksFault{socksAddress, "no such type of address in SOCKS"}
 	}
@@ -121,14 +145,53 @@ func socksRequest(c net.Conn) (w wanted, err error) {
 		return w, err
 	}
 	w.port = uint16(port[0])<<8 | uint16(port[1])
-	if w.host = string(address); head[3] != 3 {
-		ip, _ := netip.AddrFromSlice(address)
+	if ip, ok := netip.AddrFromSlice(address); ok {
 		w.host = ip.Unmap().String()
 	}
 	if head[0] != socksVersion || head[1] != 1 {
 		return w, &socksFault{socksCommand, "only CONNECT of SOCKS version 5 is supported"}
 	}
 	return w, nil
+}
+
+// socksLogin performs RFC 1929.
+func socksLogin(c net.Conn, login func(name, password string) error) error {
+	var version [1]byte
+	if _, err := io.ReadFull(c, version[:]); err != nil {
+		return err
+	}
+	name, err := socksWord(c)
+	if err != nil {
+		return err
+	}
+	password, err := socksWord(c)
+	if err != nil {
+		return err
+	}
+	if version[0] != socksPasswordVersion {
+		return &socksFault{text: "no such version of SOCKS's exchange of passwords"}
+	}
+	err = login(name, password)
+	status := byte(0)
+	if err != nil {
+		status = 1
+		err = &socksFault{text: "proxy login: " + err.Error()}
+	}
+	if _, w := c.Write([]byte{socksPasswordVersion, status}); w != nil {
+		return w
+	}
+	return err
+}
+
+// socksWord reads what begins with its length.
+func socksWord(c net.Conn) (string, error) {
+	var length [1]byte
+	if _, err := io.ReadFull(c, length[:]); err != nil {
+		return "", err
+	}
+	word := make([]byte, length[0])
+	_, err := io.ReadFull(c, word)
+	return string(word), err
 }
 
 // socksReply answers a request. Where we are bound is nobody's business: the address is all zeros.

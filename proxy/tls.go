@@ -204,7 +204,7 @@ func (p *Proxy) named(ctx context.Context, n *network, name string) error {
 	if err != nil || i < 0 {
 		return nil
 	}
-	rule, r := p.destined(n.cfg, n.listener, n.client.Addr(), places[i])
+	rule, r := p.destined(n.cfg, n.listener, n.client.Addr(), n.account, places[i])
 	if r != nil {
 		return r
 	}

@@ -123,9 +123,8 @@ func (l *tunnelListener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.at) 
 
 // wanted is what a client asks for by CONNECT: a host's name or address, and a port.
 type wanted struct {
-	host    string
-	port    uint16
-	account string // the proxy account that the client has logged in to; empty: none
+	host string
+	port uint16
 }
 
 func (w wanted) String() string { return net.JoinHostPort(w.host, strconv.Itoa(int(w.port))) }
@@ -133,7 +132,7 @@ func (w wanted) String() string { return net.JoinHostPort(w.host, strconv.Itoa(i
 // tunnel does what a client asks for by CONNECT. agreed tells the client so before anything else is said, and the error is why it
 // must be told no: a *control.Refusal if rules say so. c is the caller's to close where there is an error.
 func (p *Proxy) tunnel(s *setting, c *net.TCPConn, a arrival, w wanted, agreed func() error) error {
-	if l := p.tunnels.find(a.client.Addr(), w.account, w.host, w.port); l != nil {
+	if l := p.tunnels.find(a.client.Addr(), a.accountName(), w.host, w.port); l != nil {
 		return p.tunnelData(c, l, agreed)
 	}
 	places, err := p.tunnelPlaces(s, a, w)
@@ -146,7 +145,7 @@ func (p *Proxy) tunnel(s *setting, c *net.TCPConn, a arrival, w wanted, agreed f
 	a.places = places
 	a.implicit = w.port == implicitPort && s.listener.TLS != config.TLSRefuse && s.listener.TLS != config.TLSServerOnly
 	a.listen = func(_ context.Context, server netip.AddrPort) (net.Listener, error) {
-		return p.tunnels.listen(a.client.Addr(), w.account, server.Addr(), w.host)
+		return p.tunnels.listen(a.client.Addr(), a.accountName(), server.Addr(), w.host)
 	}
 	a.conn = swiftly(c, a.client)
 	p.hold(s, a)
@@ -182,7 +181,7 @@ func (p *Proxy) tunnelPlaces(s *setting, a arrival, w wanted) ([]place, error) {
 	}
 	var refused *control.Refusal
 	places = slices.DeleteFunc(places, func(to place) bool {
-		rule, r := p.destined(s.cfg, s.listener, a.client.Addr(), to)
+		rule, r := p.destined(s.cfg, s.listener, a.client.Addr(), a.account, to)
 		if r == nil && w.port != 21 && w.port != implicitPort && (rule < 0 || len(s.cfg.Destinations[rule].Ports) == 0) {
 			r = noEntry("CONNECT: ports 21, 990, those of destinations[].ports, and what sessions name")
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"ftpalg/config"
+	"ftpalg/proxy/accounts"
 )
 
 // TestReadme holds the README's configuration reference and its example against the program.
@@ -65,6 +66,33 @@ func TestReadmeInspection(t *testing.T) {
 	}
 	stdout.Reset()
 	if code := run([]string{"check", file}, &stdout, &stderr); code != 0 || !strings.HasPrefix(stdout.String(), "The configuration is valid: 1 listener(s).\n") {
+		t.Errorf("check ended with %d: %s%s", code, &stdout, &stderr)
+	}
+}
+
+// TestReadmeAccounts: the example of proxy accounts is one, once its files are there.
+func TestReadmeAccounts(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	var users strings.Builder
+	for _, name := range []string{"alice", "bob"} {
+		line, err := accounts.Entry(name, "x", 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		users.WriteString(line + "\n")
+	}
+	example := strings.ReplaceAll(fenced(t, string(text), "accounts.yaml"), "/etc/ftpalg/", dir+"/")
+	for name, content := range map[string]string{"accounts": users.String(), "groups": "staff: alice carol\n", "c.yaml": example} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run([]string{"check", filepath.Join(dir, "c.yaml")}, &stdout, &stderr); code != 0 || stderr.Len() > 0 || !strings.HasPrefix(stdout.String(), "The configuration is valid: 1 listener(s).\n") {
 		t.Errorf("check ended with %d: %s%s", code, &stdout, &stderr)
 	}
 }

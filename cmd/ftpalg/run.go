@@ -23,7 +23,7 @@ The same again:    end at once.
 SIGHUP:            read the configuration again; if it is wrong, keep the old one.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := o.load(cmd.ErrOrStderr(), proxy.CheckTLS)
+			cfg, err := o.load(cmd.ErrOrStderr(), proxy.Check)
 			if err != nil {
 				return err
 			}
@@ -57,7 +57,7 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 			log.Info("draining: no new sessions, transfers may finish; the same signal again ends them", "signal", sig.String(), "for", cfg.Timeouts.Drain.String())
 			break
 		}
-		next, err := o.load(stderr, proxy.CheckTLS)
+		next, err := o.load(stderr, proxy.Check)
 		if err == nil {
 			err = p.Reload(next)
 		}

@@ -23,7 +23,7 @@ func newCheck(o *options) *cobra.Command {
 			if len(args) == 1 {
 				o.config = args[0]
 			}
-			cfg, err := o.load(cmd.ErrOrStderr(), proxy.CheckTLS)
+			cfg, err := o.load(cmd.ErrOrStderr(), proxy.Check)
 			if err != nil {
 				return err
 			}
