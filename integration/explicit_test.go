@@ -13,10 +13,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/bcrypt"
 )
 
-// What the clients of TestExplicitClients are told to say to the proxy. No account of it is asked for, so it means nothing; no
-// server may hear of it.
+// What the clients of TestExplicitClients are told to say to the proxy. Where no account is asked for it means nothing; no server may
+// hear of it.
 const (
 	proxyUser     = "paul"
 	proxyPassword = "purple-9"
@@ -32,6 +34,8 @@ type viaProxy struct {
 	// by open and proxy-user@host.
 	tls string
 	run func(v *visit) *exec.Cmd
+	// nobody is whether it does not log in to the proxy.
+	nobody bool
 }
 
 // A visit is what such a client is to do.
@@ -137,33 +141,33 @@ func curlForName(v *visit) *exec.Cmd {
 
 // viaProxies are the clients. In what they say, HOST is the server's address, with a port where one client says so.
 var viaProxies = []viaProxy{
-	{"lftp/user-alone", "lftp", "", "USER ftpuser@HOST:21", "no", lftpVia("user", false)},
-	{"lftp/user", "lftp", "", "USER paul", "no", lftpVia("user", true)},
-	{"lftp/open-alone", "lftp", "", "OPEN ***", "both", lftpVia("open", false)},
-	{"lftp/open", "lftp", "", "OPEN ***", "both", lftpVia("open", true)},
-	{"lftp/joined", "lftp", "joined", "USER ftpuser@paul@HOST:21", "no", lftpVia("joined", true)},
-	{"lftp/joined-acct", "lftp", "", "USER ftpuser@HOST:21 paul", "no", lftpVia("joined-acct", true)},
-	{"lftp/proxy-user@host", "lftp", "proxy-user@host", "USER paul@HOST:21", "both", lftpVia("proxy-user@host", true)},
-	{"ncftp/1", "ncftp", "", "USER ftpuser@HOST", "no", ncftpVia(1)},
-	{"ncftp/2", "ncftp", "", "USER paul", "no", ncftpVia(2)},
-	{"ncftp/3", "ncftp", "", "SITE HOST", "no", ncftpVia(3)},
-	{"ncftp/4", "ncftp", "", "OPEN ***", "no", ncftpVia(4)},
-	{"ncftp/5", "ncftp", "joined", "USER ftpuser@paul@HOST", "no", ncftpVia(5)},
-	{"ncftp/6", "ncftp", "proxy-user@host", "USER paul@HOST", "no", ncftpVia(6)},
-	{"ncftp/7", "ncftp", "", "USER ftpuser@HOST paul", "no", ncftpVia(7)},
-	{"ncftp/8", "ncftp", "", "USER ftpuser@HOST:21", "no", ncftpVia(8)},
-	{"ncftp/9", "ncftp", "", "USER ftpuser@HOST 21", "no", ncftpVia(9)},
-	{"netftp/0", "perl", "", "USER ftpuser@HOST:21", "no", netFTPVia(0)},
-	{"netftp/1", "perl", "", "USER ftpuser@HOST", "no", netFTPVia(1)},
-	{"netftp/2", "perl", "", "USER paul", "no", netFTPVia(2)},
-	{"netftp/3", "perl", "", "SITE HOST", "no", netFTPVia(3)},
-	{"netftp/4", "perl", "", "OPEN ***", "no", netFTPVia(4)},
-	{"netftp/5", "perl", "joined", "USER ftpuser@paul@HOST", "no", netFTPVia(5)},
-	{"netftp/6", "perl", "proxy-user@host", "USER paul@HOST", "no", netFTPVia(6)},
-	{"netftp/7", "perl", "user@host, resp", "RESP ***", "no", netFTPVia(7)},
-	{"curl/user@host", "curl", "", "USER ftpuser@HOST", "both", curlVia("")},
-	{"curl/sni", "curl", "", "USER ftpuser", "yes", curlForName},
-	{"curl/ftp-account", "curl", "", "USER ftpuser@HOST paul", "both", curlVia(" "+proxyUser, "--ftp-account", proxyPassword)},
+	{"lftp/user-alone", "lftp", "", "USER ftpuser@HOST:21", "no", lftpVia("user", false), true},
+	{"lftp/user", "lftp", "", "USER paul", "no", lftpVia("user", true), false},
+	{"lftp/open-alone", "lftp", "", "OPEN ***", "both", lftpVia("open", false), true},
+	{"lftp/open", "lftp", "", "OPEN ***", "both", lftpVia("open", true), false},
+	{"lftp/joined", "lftp", "joined", "USER ftpuser@paul@HOST:21", "no", lftpVia("joined", true), false},
+	{"lftp/joined-acct", "lftp", "", "USER ftpuser@HOST:21 paul", "no", lftpVia("joined-acct", true), false},
+	{"lftp/proxy-user@host", "lftp", "proxy-user@host", "USER paul@HOST:21", "both", lftpVia("proxy-user@host", true), false},
+	{"ncftp/1", "ncftp", "", "USER ftpuser@HOST", "no", ncftpVia(1), true},
+	{"ncftp/2", "ncftp", "", "USER paul", "no", ncftpVia(2), false},
+	{"ncftp/3", "ncftp", "", "SITE HOST", "no", ncftpVia(3), false},
+	{"ncftp/4", "ncftp", "", "OPEN ***", "no", ncftpVia(4), false},
+	{"ncftp/5", "ncftp", "joined", "USER ftpuser@paul@HOST", "no", ncftpVia(5), false},
+	{"ncftp/6", "ncftp", "proxy-user@host", "USER paul@HOST", "no", ncftpVia(6), false},
+	{"ncftp/7", "ncftp", "", "USER ftpuser@HOST paul", "no", ncftpVia(7), false},
+	{"ncftp/8", "ncftp", "", "USER ftpuser@HOST:21", "no", ncftpVia(8), true},
+	{"ncftp/9", "ncftp", "", "USER ftpuser@HOST 21", "no", ncftpVia(9), true},
+	{"netftp/0", "perl", "", "USER ftpuser@HOST:21", "no", netFTPVia(0), true},
+	{"netftp/1", "perl", "", "USER ftpuser@HOST", "no", netFTPVia(1), true},
+	{"netftp/2", "perl", "", "USER paul", "no", netFTPVia(2), false},
+	{"netftp/3", "perl", "", "SITE HOST", "no", netFTPVia(3), false},
+	{"netftp/4", "perl", "", "OPEN ***", "no", netFTPVia(4), false},
+	{"netftp/5", "perl", "joined", "USER ftpuser@paul@HOST", "no", netFTPVia(5), false},
+	{"netftp/6", "perl", "proxy-user@host", "USER paul@HOST", "no", netFTPVia(6), false},
+	{"netftp/7", "perl", "user@host, resp", "RESP ***", "no", netFTPVia(7), false},
+	{"curl/user@host", "curl", "", "USER ftpuser@HOST", "both", curlVia(""), true},
+	{"curl/sni", "curl", "", "USER ftpuser", "yes", curlForName, true},
+	{"curl/ftp-account", "curl", "", "USER ftpuser@HOST paul", "both", curlVia(" "+proxyUser, "--ftp-account", proxyPassword), false},
 }
 
 // explicitListeners are one listener for each list of ways that some client needs, and the port of each.
@@ -186,14 +190,12 @@ func explicitListeners() (yaml string, ports map[string]uint16) {
 }
 
 // TestExplicitClients has clients go through an explicit proxy by their own settings for proxies and firewalls, all ways that they
-// have, plain and over TLS.
+// have, plain and over TLS, and plain where the proxy has accounts: then one listener does for all but RESP, and who has none reaches no
+// server.
 func TestExplicitClients(t *testing.T) {
-	for _, secured := range []bool{false, true} {
-		name := "plain"
-		if secured {
-			name = "tls"
-		}
+	for _, name := range []string{"plain", "tls", "accounts"} {
 		t.Run(name, func(t *testing.T) {
+			secured, asked := name == "tls", name == "accounts"
 			l := newLab(t)
 			root, own := l.newAuthority("server-root"), l.newAuthority("gateway")
 			s := startTLSServers(t, l, root)[0]
@@ -203,7 +205,7 @@ func TestExplicitClients(t *testing.T) {
 			l.Firewall.overlay("hosts", fmt.Sprintf("127.0.0.1 localhost\n%s %s\n", s.Addr[v4], hostName(s.Name)))
 			listeners, ports := explicitListeners()
 			g := l.startGateway(fmt.Sprintf("tls: {authority_cert: %s, authority_key: %s, server_roots: %s}\n",
-				own.CertFile, own.KeyFile, root.CertFile) + listeners + variantLimits)
+				own.CertFile, own.KeyFile, root.CertFile) + listeners + l.accounts(asked) + variantLimits)
 			content := "through " + name + "\n"
 			if err := os.WriteFile(filepath.Join(s.Home, "there.txt"), []byte(content), 0o644); err != nil {
 				t.Fatal(err)
@@ -217,8 +219,12 @@ func TestExplicitClients(t *testing.T) {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Minute/2)
 					defer cancel()
 					home := t.TempDir()
+					login := c.login
+					if asked && !strings.Contains(login, "resp") {
+						login = ""
+					}
 					v := &visit{
-						ctx: ctx, l: l, proxy: netip.AddrPortFrom(clientGateway[v4].Addr(), ports[c.login]), server: s.AddrPort(v4),
+						ctx: ctx, l: l, proxy: netip.AddrPortFrom(clientGateway[v4].Addr(), ports[login]), server: s.AddrPort(v4),
 						home: home, name: hostName(s.Name), remote: "there.txt", local: filepath.Join(home, "here.txt"), user: ftpUser, password: ftpPassword,
 						write: func(name, text string) {
 							file := filepath.Join(home, name)
@@ -236,12 +242,19 @@ func TestExplicitClients(t *testing.T) {
 					from := len(g.log())
 					said, err := c.run(v).CombinedOutput()
 					got, _ := os.ReadFile(v.local)
+					if asked && c.nobody {
+						if len(got) > 0 || strings.Contains(g.log()[from:], "session started") {
+							t.Errorf("nobody got %q", got)
+							keep(t, "client.log", said)
+						}
+						return
+					}
 					if err != nil || string(got) != content {
 						t.Errorf("got %q: %v", got, err)
 						keep(t, "client.log", said)
 					}
 					line := g.transferAfter(from)
-					if !strings.Contains(line, "outcome=whole") || secured != strings.Contains(line, "client_tls") ||
+					if asked != strings.Contains(line, "account="+proxyUser) || !strings.Contains(line, "outcome=whole") || secured != strings.Contains(line, "client_tls") ||
 						secured != strings.Contains(line, "server_tls") {
 						t.Errorf("it went by %s", line)
 					}
@@ -260,6 +273,22 @@ func TestExplicitClients(t *testing.T) {
 			}
 		})
 	}
+}
+
+// accounts is the configuration of one account of the proxy's, if it asks for any.
+func (l *lab) accounts(asked bool) string {
+	if !asked {
+		return ""
+	}
+	hash, err := bcrypt.GenerateFromPassword([]byte(proxyPassword), bcrypt.MinCost)
+	file := filepath.Join(l.Dir, "accounts")
+	if err == nil {
+		err = os.WriteFile(file, fmt.Appendf(nil, "%s:%s\n", proxyUser, hash), 0o600)
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return fmt.Sprintf("accounts: {file: %s}\n", file)
 }
 
 // transferAfter is the first line of a transfer in what the log has from some byte on, or nothing, if there is none in time.

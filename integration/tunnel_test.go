@@ -93,6 +93,36 @@ func TestSOCKS(t *testing.T) {
 	}
 }
 
+// TestSOCKSAccounts: where the proxy has accounts a tunnel needs one, and its data connections need the same.
+func TestSOCKSAccounts(t *testing.T) {
+	need(t, "curl")
+	l := newLab(t)
+	s := startServers(t, l)[0]
+	if s.missing != "" {
+		lack(t, s.missing)
+	}
+	g := l.startGateway(l.accounts(true) + tunnelProxy)
+	url := fmt.Sprintf("ftp://%s:%s@%s/", ftpUser, ftpPassword, s.AddrPort(v4))
+	if said, err := l.curl(t, url, "paul", "--socks5", proxyAt(v4).String(), "--proxy-user", proxyUser+":"+proxyPassword); err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	g.await("msg=transfer", "account="+proxyUser, "path=paul", "outcome=whole")
+	sessions := strings.Count(g.log(), "session started")
+	for _, options := range [][]string{nil, {"--proxy-user", proxyUser + ":wrong"}, {"--proxy-user", "nobody:" + proxyPassword}} {
+		if _, err := l.curl(t, url, "nobody", append(options, "--socks5", proxyAt(v4).String())...); err == nil {
+			t.Errorf("%v: let in", options)
+		}
+	}
+	if n := strings.Count(g.log(), "session started"); n != sessions {
+		t.Errorf("%d sessions began without an account", n-sessions)
+	}
+	g.Stop()
+	g.checkClean()
+	if strings.Contains(g.log(), proxyPassword) {
+		t.Error("the password is in the log")
+	}
+}
+
 // TestTunnelTLS: FTPS within a tunnel is inspected, and the client sees a certificate like the server's that it asked for.
 func TestTunnelTLS(t *testing.T) {
 	need(t, "curl")
