@@ -50,7 +50,7 @@ func TestNoFile(t *testing.T) {
 		Listeners: []Listener{{
 			Name: "explicit", Mode: Explicit, Address: netip.MustParseAddrPort("127.0.0.1:2121"),
 			Source: SourceOwn, ServerData: DataSame, DataPath: PathAuto, Unknown: UnknownRelay,
-			Protocols: []Protocol{ProtocolFTP, ProtocolSOCKS5}, Sniff: 200 * time.Millisecond, TLS: TLSRefuse, SessionReuse: ReuseLog,
+			Protocols: []Protocol{ProtocolFTP, ProtocolHTTP, ProtocolSOCKS5}, Sniff: 200 * time.Millisecond, TLS: TLSRefuse, SessionReuse: ReuseLog,
 		}},
 		Mark: 0x0f7a0001, DivertMark: 0x0f7a0002, RouteTable: 3990, LogGroup: 3990,
 		Timeouts: Timeouts{Connect: 15 * time.Second, TLSHandshake: 15 * time.Second, Login: 2 * time.Minute,

@@ -21,6 +21,7 @@ var rooms = map[string][]string{
 	"config":              {},
 	"proxy":               {"config", "control", "control/wire", "dataconn", "tlsmitm", "proxy/..."},
 	"proxy/firewall":      {},
+	"proxy/web":           {"control/wire"}, // a session is to it what it is to its client
 	"control":             {"control/wire", "dataconn", "tlsmitm"},
 	"control/wire":        {},
 	"dataconn":            {},

@@ -88,3 +88,35 @@ func TestSOCKS(t *testing.T) {
 		t.Error("the password is in the log")
 	}
 }
+
+// TestHTTP: curl reaches every server by HTTP, by requests for ftp URLs and through tunnels, with nothing but the proxy's port to
+// connect to.
+func TestHTTP(t *testing.T) {
+	need(t, "curl")
+	l := newLab(t)
+	servers := startServers(t, l)
+	g := l.startGateway(tunnelProxy)
+	for _, s := range servers {
+		for _, f := range families {
+			for way, options := range map[string][]string{"requests": {"-f"}, "tunnel": {"--proxytunnel"}} {
+				name := fmt.Sprintf("%s-%v-%s", s.Name, f, way)
+				t.Run(name, func(t *testing.T) {
+					if s.missing != "" {
+						lack(t, s.missing)
+					}
+					url := fmt.Sprintf("ftp://%s:%s@%s/", ftpUser, ftpPassword, s.AddrPort(f))
+					if said, err := l.curl(t, url, name, append(options, "-x", "http://"+proxyAt(f).String())...); err != nil {
+						t.Fatalf("%v\n%s", err, said)
+					}
+					g.await("msg=transfer", "path="+name, "verb=RETR", "outcome=whole")
+					g.await("msg=transfer", "path="+name, "verb=STOR", "outcome=whole")
+				})
+			}
+		}
+	}
+	g.Stop()
+	g.checkClean()
+	if strings.Contains(g.log(), ftpPassword) {
+		t.Error("the password is in the log")
+	}
+}
