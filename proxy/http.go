@@ -41,6 +41,9 @@ type webClient struct {
 	closed   sync.Once     // over
 	loggedIn bool          // of the goroutine of requests, and of http once that is over
 	left     sync.Once     // counts.leave
+	// session is closed when the last request's session is over; nil: there was none. A connection has one at a time, so that
+	// limits, which count connections, bound sessions too, though a server be slow to let go of one.
+	session chan struct{}
 }
 
 // http serves a client that speaks HTTP, until it is done with c.
@@ -70,6 +73,9 @@ func (p *Proxy) http(s *setting, c *net.TCPConn, a arrival) {
 	cancel()
 	server.Close()
 	<-v.over
+	if v.session != nil {
+		<-v.session
+	}
 	v.leave()
 }
 
@@ -134,8 +140,15 @@ func (v *webClient) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // open begins the session of a request. It is web.Front.Open.
-func (v *webClient) open(_ context.Context, named string) (*web.Line, error) {
+func (v *webClient) open(ctx context.Context, named string) (*web.Line, error) {
 	p, a := v.p, v.a
+	if v.session != nil {
+		select {
+		case <-v.session:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	places, err := p.allowed(v.s, a, named, func(int) *control.Refusal { return nil })
 	if err != nil {
 		p.log.Warn("refused a request", "listener", v.s.listener.Name, "client", a.client, "wanted", named, "error", err)
@@ -149,6 +162,7 @@ func (v *webClient) open(_ context.Context, named string) (*web.Line, error) {
 	}
 	p.track(far)
 	over := make(chan struct{})
+	v.session = over
 	var ended error
 	p.sessions.Go(func() {
 		defer close(over)

@@ -65,7 +65,7 @@ func (c *conversation) cutOff() {
 // parting is how long a server may take to say goodbye. What it was asked for has been answered.
 const parting = 2 * time.Second
 
-// end ends the session and waits for its end, so that no more of them are there than connections, which limits count.
+// end ends the session. Its server may take its time to let go of it.
 func (c *conversation) end() {
 	if c.broken {
 		c.cutOff()
@@ -77,7 +77,6 @@ func (c *conversation) end() {
 	if c.data != nil {
 		c.data.Reset()
 	}
-	c.Over()
 }
 
 // ask says a command and returns the first reply that is final, or says that the transfer begins.

@@ -203,7 +203,15 @@ func (f *Front) get(w http.ResponseWriter, r *http.Request, c *conversation, t t
 		}
 		return c.failed("RETR", reply, nil)
 	}
-	return f.download(w, c, data, part, size)
+	err = f.download(w, c, data, part, size)
+	var none *fault
+	if errors.As(err, &none) && none.status == http.StatusNotFound {
+		// Some say so after 150 only (ftpserverlib).
+		if dir, e := c.isDir(t); dir || e != nil {
+			return redirect(w, t, e)
+		}
+	}
+	return err
 }
 
 // head answers HEAD of a file of which SIZE and MDTM have told what they do; uncertain: nothing that says that it exists.
