@@ -206,8 +206,16 @@ func showPage(w http.ResponseWriter, r *http.Request, t target, entries []Entry)
 		}
 		p.Columns = append(p.Columns, col)
 	}
+	// Links are relative where that leads into the directory: some clients (lftp) believe no others.
+	own := r.URL.EscapedPath()
+	own = own[strings.LastIndexByte(own, '/')+1:]
 	for _, e := range entries {
-		p.Rows = append(p.Rows, row{e, link(inside(t.path, e.Name), e.Dir)})
+		href := link(inside(t.path, e.Name), e.Dir)
+		if own == "" || own[0] == ';' {
+			// A colon would make a scheme of what is before it.
+			href = strings.ReplaceAll(strings.TrimPrefix(link(e.Name, e.Dir), "/"), ":", "%3A")
+		}
+		p.Rows = append(p.Rows, row{e, href})
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", pagePolicy)

@@ -142,8 +142,11 @@ func say(w http.ResponseWriter, status int, text string) {
 		}
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	text = fmt.Sprintf("%d %s\n\n%s\n", status, http.StatusText(status), text)
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
-	fmt.Fprintf(w, "%d %s\n\n%s\n", status, http.StatusText(status), text)
+	io.WriteString(w, text)
+	http.NewResponseController(w).Flush() // the client need not wait for the server's goodbye
 }
 
 // get answers GET and HEAD.
