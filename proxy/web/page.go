@@ -184,14 +184,9 @@ func showPage(w http.ResponseWriter, r *http.Request, t target, entries []Entry)
 	order(entries, t.sort)
 	p := page{Title: "Index of ftp://" + r.URL.Host + link(t.path, true)}
 	if t.path != "" && t.path != "/" {
-		parent := ""
-		if i := strings.LastIndexByte(t.path, '/'); i >= 0 {
-			parent = t.path[:max(i, 1)]
-			if i > 0 {
-				parent = t.path[:i]
-			} else {
-				parent = "/"
-			}
+		parent := t.path[:max(0, strings.LastIndexByte(t.path, '/'))]
+		if parent == "" && t.path[0] == '/' {
+			parent = "/"
 		}
 		p.Parent = link(parent, true)
 	}
