@@ -64,6 +64,7 @@ type Protocol string
 // The protocols of an explicit listener.
 const (
 	ProtocolFTP    Protocol = "ftp"    // the server is named in the login
+	ProtocolHTTP   Protocol = "http"   // HTTP/1.1 proxy requests: ftp URLs, and CONNECT: FTP inside the tunnel
 	ProtocolSOCKS5 Protocol = "socks5" // RFC 1928, CONNECT: FTP inside the tunnel
 )
 

@@ -117,7 +117,7 @@ func (l *Listener) complete(authority bool) {
 	if l.Mode == Explicit && len(l.Protocols) == 0 {
 		l.Protocols = slices.Clone(protocols)
 	}
-	if l.Sniff == 0 && l.Speaks(ProtocolSOCKS5) {
+	if l.Sniff == 0 && (l.Speaks(ProtocolHTTP) || l.Speaks(ProtocolSOCKS5)) {
 		l.Sniff = defaultSniff
 	}
 	if l.ProxyProtocol.Send == "" {
@@ -136,7 +136,7 @@ func (l *Listener) complete(authority bool) {
 }
 
 // protocols are all that an explicit listener may understand.
-var protocols = []Protocol{ProtocolFTP, ProtocolSOCKS5}
+var protocols = []Protocol{ProtocolFTP, ProtocolHTTP, ProtocolSOCKS5}
 
 // defaultSniff is longer than the way there and back of nearly all clients, and shorter than people notice.
 const defaultSniff = 200 * time.Millisecond

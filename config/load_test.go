@@ -52,7 +52,7 @@ func TestNoFile(t *testing.T) {
 		Listeners: []Listener{{
 			Name: "explicit", Mode: Explicit, Address: netip.MustParseAddrPort("127.0.0.1:2121"),
 			Source: SourceOwn, ServerData: DataSame, DataPath: PathAuto, Unknown: UnknownRelay,
-			Protocols: []Protocol{ProtocolFTP, ProtocolSOCKS5}, Sniff: 200 * time.Millisecond, TLS: TLSRefuse, SessionReuse: ReuseLog,
+			Protocols: []Protocol{ProtocolFTP, ProtocolHTTP, ProtocolSOCKS5}, Sniff: 200 * time.Millisecond, TLS: TLSRefuse, SessionReuse: ReuseLog,
 			ProxyProtocol: ProxyProtocol{Send: ProxyNone},
 		}},
 		Accounts: Accounts{LDAP: LDAP{Timeout: 10 * time.Second}, Failures: 10, Window: 15 * time.Minute, Ban: 15 * time.Minute},

@@ -43,10 +43,11 @@ var meanings = []meaning{
 	{key: "listeners[].unknown_commands",
 		text: "Commands that ftpalg does not know. relay: the server answers them. refuse: ftpalg does, with 502; stops what a " +
 			"server understands and ftpalg cannot judge."},
-	{key: "listeners[].protocols", byDefault: "explicit: `[ftp, socks5]`; tproxy, redirect, gateway: none",
+	{key: "listeners[].protocols", byDefault: "explicit: `[ftp, http, socks5]`; tproxy, redirect, gateway: none",
 		text: "For explicit only: what its port understands, told apart by the first bytes that clients send; a list. ftp: the " +
-			"client names the server in its login. socks5: SOCKS version 5, CONNECT to an FTP server's control port, and " +
-			"then to the ports that this server's session names; to nothing else."},
+			"client names the server in its login. http: an HTTP proxy for ftp URLs, GET, HEAD, PUT and DELETE, and CONNECT to " +
+			"an FTP server's control port, and then to the ports that this server's session names; to nothing else. socks5: SOCKS " +
+			"version 5, CONNECT by the same rules."},
 	{key: "listeners[].sniff", byDefault: "explicit: `200ms`, or `0s` with `protocols: [ftp]`; tproxy, redirect, gateway: `0s`",
 		text: "For explicit only: how long the port waits for a client to speak first, before it greets as FTP servers do. All but " +
 			"FTP clients speak first, and those of implicit FTPS too. Each FTP session begins so much later; 0s with protocols: " +

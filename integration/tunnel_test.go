@@ -264,3 +264,70 @@ log: {level: debug}
 	g.Stop()
 	g.checkClean()
 }
+
+// TestHTTP: curl reaches every server by HTTP, by requests for ftp URLs and through tunnels, with nothing but the proxy's port to
+// connect to.
+func TestHTTP(t *testing.T) {
+	need(t, "curl")
+	l := newLab(t)
+	servers := startServers(t, l)
+	g := l.startGateway(tunnelProxy)
+	for _, s := range servers {
+		for _, f := range families {
+			for way, options := range map[string][]string{"requests": {"-f"}, "tunnel": {"--proxytunnel"}} {
+				name := fmt.Sprintf("%s-%v-%s", s.Name, f, way)
+				t.Run(name, func(t *testing.T) {
+					if s.missing != "" {
+						lack(t, s.missing)
+					}
+					url := fmt.Sprintf("ftp://%s:%s@%s/", ftpUser, ftpPassword, s.AddrPort(f))
+					if said, err := l.curl(t, url, name, append(options, "-x", "http://"+proxyAt(f).String())...); err != nil {
+						t.Fatalf("%v\n%s", err, said)
+					}
+					g.await("msg=transfer", "path="+name, "verb=RETR", "outcome=whole")
+					g.await("msg=transfer", "path="+name, "verb=STOR", "outcome=whole")
+				})
+			}
+		}
+	}
+	g.Stop()
+	g.checkClean()
+	if strings.Contains(g.log(), ftpPassword) {
+		t.Error("the password is in the log")
+	}
+}
+
+// TestHTTPAccounts: where the proxy has accounts it answers 407 to who says none or a wrong one, and tunnels need one too.
+func TestHTTPAccounts(t *testing.T) {
+	need(t, "curl")
+	l := newLab(t)
+	s := startServers(t, l)[0]
+	if s.missing != "" {
+		lack(t, s.missing)
+	}
+	g := l.startGateway(l.accounts(true) + tunnelProxy)
+	url := fmt.Sprintf("ftp://%s:%s@%s/", ftpUser, ftpPassword, s.AddrPort(v4))
+	proxy := []string{"-f", "-x", "http://" + proxyAt(v4).String()}
+	for name, options := range map[string][]string{"requests": nil, "tunnel": {"--proxytunnel"}} {
+		options = append(options, proxy...)
+		if said, err := l.curl(t, url, name, append(options, "--proxy-user", proxyUser+":"+proxyPassword)...); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, said)
+		}
+		g.await("msg=transfer", "account="+proxyUser, "path="+name, "verb=RETR", "outcome=whole")
+		sessions := strings.Count(g.log(), "session started")
+		for _, wrong := range [][]string{nil, {"--proxy-user", proxyUser + ":wrong"}, {"--proxy-user", "nobody:" + proxyPassword}} {
+			said, err := l.curl(t, url, "nobody", append(wrong, options...)...)
+			if err == nil || !strings.Contains(said, "407") {
+				t.Errorf("%s, %v: %v\n%s", name, wrong, err, said)
+			}
+		}
+		if n := strings.Count(g.log(), "session started"); n != sessions {
+			t.Errorf("%d sessions began without an account", n-sessions)
+		}
+	}
+	g.Stop()
+	g.checkClean()
+	if strings.Contains(g.log(), proxyPassword) {
+		t.Error("the password is in the log")
+	}
+}

@@ -63,25 +63,37 @@ func (p *Proxy) met(s *setting, c *net.TCPConn) (a arrival, ok bool) {
 	case speaksSOCKS:
 		p.socks(s, c, a)
 		return a, false
+	case speaksHTTP:
+		p.http(s, c, a)
+		return a, false
 	case speaksTLS:
 		a.implicit = true
+	}
+	if s.listener.Mode == config.Explicit && !s.listener.Speaks(config.ProtocolFTP) {
+		turnAway(c, &control.Refusal{Code: 421, Text: "This port does not serve FTP clients as such"})
+		c.Close()
+		p.untrack(c)
+		return a, false
 	}
 	a.conn = swiftly(c, a.client)
 	return a, true
 }
 
-// hold holds a session with a client that p.track knows, until it ends.
-func (p *Proxy) hold(s *setting, a arrival) {
+// hold holds a session with a client that p.track knows, until it ends. The error is why, as that of control.Session.Run.
+func (p *Proxy) hold(s *setting, a arrival) error {
 	// What it takes to begin is not on the stack any more when the session is idle.
 	v := p.admit(s, a)
 	if v == nil {
 		a.conn.Close()
 		p.untrack(below(a.conn))
-		return
+		return errTurnedAway
 	}
 	defer v.leave()
-	v.session.Run(p.ctx)
+	return v.session.Run(p.ctx)
 }
+
+// errTurnedAway is a client that gets no session, and has been told so.
+var errTurnedAway = errors.New("turned away")
 
 // served is a session with what it holds of the Proxy.
 type served struct {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"net"
 	"time"
 
@@ -14,7 +15,13 @@ const (
 	speaksFTP speech = iota // nothing, as a rule: the server greets (RFC 959 §5.4)
 	speaksTLS
 	speaksSOCKS
+	speaksHTTP
 )
+
+// httpMethods are the methods by which HTTP is known, RFC 9110 §9 and what else tries proxies. None begins as an FTP verb and a
+// space do; the bytes that tell are as many as a method has, and one.
+var httpMethods = [][]byte{[]byte("GET "), []byte("HEAD "), []byte("PUT "), []byte("DELETE "), []byte("CONNECT "), []byte("OPTIONS "),
+	[]byte("POST "), []byte("TRACE "), []byte("PATCH "), []byte("PROPFIND ")}
 
 // sniff tells what a client of an explicit listener speaks. What it has said stays to be read.
 func (p *Proxy) sniff(s *setting, c *net.TCPConn) speech {
@@ -33,6 +40,8 @@ func (p *Proxy) sniff(s *setting, c *net.TCPConn) speech {
 	switch {
 	case what == speaksSOCKS && !l.Speaks(config.ProtocolSOCKS5):
 		return speaksFTP // which it will be told that it does not speak
+	case what == speaksHTTP && !l.Speaks(config.ProtocolHTTP):
+		return speaksFTP
 	case what == speaksTLS && (l.TLS == config.TLSRefuse || l.TLS == config.TLSServerOnly):
 		return speaksFTP
 	}
@@ -48,6 +57,14 @@ func speechOf(b []byte) (what speech, certain bool) {
 		return speaksTLS, true
 	case b[0] == 0x05: // RFC 1928 §3
 		return speaksSOCKS, true
+	}
+	for _, m := range httpMethods {
+		if bytes.HasPrefix(b, m) {
+			return speaksHTTP, true
+		}
+		if bytes.HasPrefix(m, b) {
+			return speaksFTP, false
+		}
 	}
 	return speaksFTP, true
 }

@@ -173,17 +173,29 @@ const implicitPort = 990
 // tunnelPlaces says where the FTP server is that a client asks for: one on port 21 or 990, or on one that a rule which allows it
 // names. On others there may be anything, and a client that comes too late for a data connection would be given a session.
 func (p *Proxy) tunnelPlaces(s *setting, a arrival, w wanted) ([]place, error) {
+	return p.allowed(s, a, w.String(), func(rule int) *control.Refusal {
+		if w.port == 21 || w.port == implicitPort || rule >= 0 && len(s.cfg.Destinations[rule].Ports) > 0 {
+			return nil
+		}
+		return noEntry("CONNECT: ports 21, 990, those of destinations[].ports, and what sessions name")
+	})
+}
+
+// allowed says where a server is that a client names, host:port: those of its addresses that rules let the client reach. narrower
+// refuses some that Config.Destinations[rule] allows, or that no rule is about (-1). Without a place there is an error, a
+// *control.Refusal if rules are why.
+func (p *Proxy) allowed(s *setting, a arrival, named string, narrower func(rule int) *control.Refusal) ([]place, error) {
 	ctx, cancel := context.WithTimeout(p.alive, s.cfg.Timeouts.Connect)
 	defer cancel()
-	places, err := p.resolve(ctx, w.String())
+	places, err := p.resolve(ctx, named)
 	if err != nil {
 		return nil, err
 	}
 	var refused *control.Refusal
 	places = slices.DeleteFunc(places, func(to place) bool {
 		rule, r := p.destined(s.cfg, s.listener, a.client.Addr(), a.account, to)
-		if r == nil && w.port != 21 && w.port != implicitPort && (rule < 0 || len(s.cfg.Destinations[rule].Ports) == 0) {
-			r = noEntry("CONNECT: ports 21, 990, those of destinations[].ports, and what sessions name")
+		if r == nil {
+			r = narrower(rule)
 		}
 		if r != nil {
 			refused = r
@@ -196,7 +208,7 @@ func (p *Proxy) tunnelPlaces(s *setting, a arrival, w wanted) ([]place, error) {
 	case refused != nil:
 		return nil, refused
 	}
-	return nil, fmt.Errorf("%s has no address", w.host)
+	return nil, fmt.Errorf("%s has no address", named)
 }
 
 // refusedTunnel logs a CONNECT that was turned down.
