@@ -18,7 +18,7 @@ func TestPeers(t *testing.T) {
 	if err := unix.Uname(&name); err == nil {
 		t.Logf("%s %s", unix.ByteSliceToString(name.Sysname[:]), unix.ByteSliceToString(name.Release[:]))
 	}
-	for _, peer := range []string{"vsftpd", "proftpd-core", "proftpd-mod-crypto", "pure-ftpd", "haproxy"} {
+	for _, peer := range []string{"vsftpd", "proftpd-core", "proftpd-mod-crypto", "pure-ftpd", "haproxy", "slapd", "fail2ban"} {
 		version, err := os.ReadFile(unpacked("." + peer))
 		if err != nil {
 			t.Logf("%s: none", peer)
@@ -27,7 +27,7 @@ func TestPeers(t *testing.T) {
 		t.Logf("%s %s", peer, strings.TrimSpace(string(version)))
 	}
 	for _, peer := range []string{
-		"python3-pyftpdlib", "curl", "lftp", "tnftp", "wget", "ncftp", "python3", "python3-openssl", "perl", "libio-socket-ssl-perl",
+		"python3-pyftpdlib", "curl", "lftp", "tnftp", "wget", "ncftp", "python3", "python3-openssl", "perl", "libio-socket-ssl-perl", "chromium-headless-shell", "apt",
 		"nftables", "iproute2", "conntrack",
 	} {
 		version, err := exec.Command("dpkg-query", "-W", peer).Output()
