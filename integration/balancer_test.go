@@ -64,6 +64,37 @@ func TestBalancer(t *testing.T) {
 	}
 }
 
+// TestBalancerTunnel: tunnels work by way of a load balancer, data connections too.
+func TestBalancerTunnel(t *testing.T) {
+	need(t, "curl")
+	l := newLab(t)
+	s := startServers(t, l)[0]
+	if s.missing != "" {
+		lack(t, s.missing)
+	}
+	g := l.startGateway("listeners: [{mode: explicit, address: '127.0.0.1:2122', proxy_protocol: {trusted: 127.0.0.1}}]\nlog: {level: debug}\n")
+	at := netip.AddrPortFrom(clientGateway[v4].Addr(), 2131)
+	l.Firewall.balancer(t, "front", at.String(), "127.0.0.1:2122 send-proxy-v2")
+	g.until("HAProxy listens", func() bool {
+		c, err := l.Client.Dial(t.Context(), at)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	for name, options := range map[string][]string{
+		"socks": {"--socks5", at.String()}, "tunnel": {"-x", "http://" + at.String(), "--proxytunnel"}, "requests": {"-f", "-x", "http://" + at.String()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			said, err := l.curl(t, fmt.Sprintf("ftp://%s:%s@%s/", ftpUser, ftpPassword, s.AddrPort(v4)), name, options...)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, said)
+			}
+			g.await("msg=transfer", "client=192.0.2.2:", "path="+name, "verb=RETR", "outcome=whole")
+		})
+	}
+}
+
 // TestAnnounced: a server that expects it hears first who its client is.
 func TestAnnounced(t *testing.T) {
 	l := newLab(t)

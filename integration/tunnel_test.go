@@ -80,7 +80,7 @@ func TestSOCKS(t *testing.T) {
 						if said, err := l.curl(t, url, name, options...); err != nil {
 							t.Fatalf("%v\n%s", err, said)
 						}
-						g.await("msg=transfer", "path="+name, "verb=RETR", "outcome=whole")
+						g.await("msg=transfer", "path="+name, "verb=RETR", "carried=splice", "outcome=whole")
 					})
 				}
 			}

@@ -405,7 +405,7 @@ func TestHTTPAttacks(t *testing.T) {
 	t.Run("eager tunnel", func(t *testing.T) {
 		k := call(t)
 		k.send(fmt.Sprintf("CONNECT %v HTTP/1.1\r\nHost: x\r\n\r\nUSER alice\r\n", p.at))
-		if got := k.line(); !strings.HasPrefix(got, "HTTP/1.1 502") {
+		if got := k.line(); !strings.HasPrefix(got, "HTTP/1.1 400") {
 			t.Errorf("heard %q", got)
 		}
 		nobody(t)

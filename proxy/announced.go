@@ -126,7 +126,7 @@ func sixteen(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
 }
 
-// announcedConn is a connection that came by way of a load balancer, from the client that it has named.
+// announcedConn is a connection from a client that has been named, since it may have come by way of a load balancer.
 type announcedConn struct {
 	*net.TCPConn
 	client net.Addr

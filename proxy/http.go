@@ -252,7 +252,11 @@ func (v *webClient) connect(w http.ResponseWriter, r *http.Request) {
 		return // the session has closed it, or a transfer will
 	}
 	v.p.refusedTunnel(v.s, v.a, want, err)
-	if !agreed {
+	switch {
+	case agreed:
+	case err == errEager:
+		refuseHTTP(v.c, http.StatusBadRequest, "A tunnel's client speaks when it has been answered")
+	default:
 		refuseHTTP(v.c, statusOf(err), textOf(err))
 	}
 	v.c.Close()

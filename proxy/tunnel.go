@@ -40,7 +40,7 @@ type tunnelListener struct {
 	key    tunnelPort
 	at     netip.AddrPort // what the client is told: the server's address
 	name   string         // what the client called the server, if not by that
-	came   chan *net.TCPConn
+	came   chan net.Conn
 	once   sync.Once
 	closed chan struct{}
 }
@@ -58,7 +58,7 @@ func (t *tunnels) listen(client netip.Addr, account string, server netip.Addr, n
 		if t.expected[key] != nil {
 			continue
 		}
-		l := &tunnelListener{table: t, key: key, at: netip.AddrPortFrom(server, port), name: name, came: make(chan *net.TCPConn), closed: make(chan struct{})}
+		l := &tunnelListener{table: t, key: key, at: netip.AddrPortFrom(server, port), name: name, came: make(chan net.Conn), closed: make(chan struct{})}
 		if t.expected == nil {
 			t.expected = map[tunnelPort]*tunnelListener{}
 		}
@@ -88,7 +88,7 @@ func sameName(a, b string) bool {
 }
 
 // hand gives the listener its connection. It returns false, and c is not taken, if it is closed.
-func (l *tunnelListener) hand(c *net.TCPConn) bool {
+func (l *tunnelListener) hand(c net.Conn) bool {
 	select {
 	case l.came <- c:
 		return true
@@ -133,7 +133,7 @@ func (w wanted) String() string { return net.JoinHostPort(w.host, strconv.Itoa(i
 // must be told no: a *control.Refusal if rules say so. c is the caller's to close where there is an error.
 func (p *Proxy) tunnel(s *setting, c *net.TCPConn, a arrival, w wanted, agreed func() error) error {
 	if l := p.tunnels.find(a.client.Addr(), a.accountName(), w.host, w.port); l != nil {
-		return p.tunnelData(c, l, agreed)
+		return p.tunnelData(c, a, l, agreed)
 	}
 	places, err := p.tunnelPlaces(s, a, w)
 	if err != nil {
@@ -153,14 +153,14 @@ func (p *Proxy) tunnel(s *setting, c *net.TCPConn, a arrival, w wanted, agreed f
 }
 
 // tunnelData gives a session the data connection that it has told its client of.
-func (p *Proxy) tunnelData(c *net.TCPConn, l *tunnelListener, agreed func() error) error {
+func (p *Proxy) tunnelData(c *net.TCPConn, a arrival, l *tunnelListener, agreed func() error) error {
 	if err := agreed(); err != nil {
 		return err
 	}
 	if err := prepareData(c); err != nil {
 		return err
 	}
-	if !l.hand(c) {
+	if !l.hand(&announcedConn{c, net.TCPAddrFromAddrPort(a.client)}) {
 		return errors.New("the session does not expect a data connection any more")
 	}
 	p.untrack(c) // it is the transfer's
