@@ -288,7 +288,8 @@ func (l *lab) accounts(asked bool) string {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return fmt.Sprintf("accounts: {file: %s}\n", file)
+	// Failures are forgotten at once: waiting is not what is tested here.
+	return fmt.Sprintf("accounts: {file: %s, window: 1ms}\n", file)
 }
 
 // transferAfter is the first line of a transfer in what the log has from some byte on, or nothing, if there is none in time.
