@@ -27,7 +27,7 @@ func TestPeers(t *testing.T) {
 		t.Logf("%s %s", peer, strings.TrimSpace(string(version)))
 	}
 	for _, peer := range []string{
-		"python3-pyftpdlib", "curl", "lftp", "tnftp", "wget", "ncftp", "python3", "python3-openssl", "perl", "libio-socket-ssl-perl", "chromium-headless-shell", "apt",
+		"python3-pyftpdlib", "curl", "lftp", "tnftp", "wget", "ncftp", "python3", "python3-openssl", "perl", "libio-socket-ssl-perl", "chromium-headless-shell", "filezilla", "apt",
 		"nftables", "iproute2", "conntrack",
 	} {
 		version, err := exec.Command("dpkg-query", "-W", peer).Output()
