@@ -12,21 +12,32 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
-// balancer starts HAProxy in a namespace: it relays from one address to another, with options for each.
-func (n *namespace) balancer(t *testing.T, name, from, to string) {
+// startBalancer starts HAProxy on the firewall: it relays what clients bring to an address, with options.
+func (l *lab) startBalancer(t *testing.T, name string, from netip.AddrPort, to string) {
 	t.Helper()
 	program := unpacked("usr/sbin/haproxy")
 	if _, err := os.Stat(program); err != nil {
 		lack(t, "haproxy (see install.sh)")
 	}
-	config := filepath.Join(n.lab.Dir, name+".cfg")
+	config := filepath.Join(l.Dir, name+".cfg")
 	text := fmt.Sprintf("defaults\n\tmode tcp\n\ttimeout connect 10s\n\ttimeout client 1m\n\ttimeout server 1m\nlisten %s\n\tbind %s\n\tserver one %s\n", name, from, to)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	n.Start(name, n.Command(context.Background(), program, "-db", "-f", config))
+	l.Firewall.Start(name, l.Firewall.Command(context.Background(), program, "-db", "-f", config))
+	for deadline := time.Now().Add(hang); ; time.Sleep(10 * time.Millisecond) { // until it listens
+		c, err := l.Client.Dial(t.Context(), from)
+		if err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("HAProxy does not listen: %v", err)
+		}
+	}
 }
 
 // TestBalancer: HAProxy before the gateway says whose connection it brings. Data connections come to the gateway themselves.
@@ -41,14 +52,7 @@ func TestBalancer(t *testing.T) {
 		"log: {level: debug}\n", s.AddrPort(v4)))
 	for i, version := range []string{"send-proxy", "send-proxy-v2"} {
 		at := netip.AddrPortFrom(clientGateway[v4].Addr(), uint16(2131+i))
-		l.Firewall.balancer(t, version, at.String(), "127.0.0.1:2122 "+version)
-		g.until("HAProxy listens", func() bool {
-			c, err := l.Client.Dial(t.Context(), at)
-			if err == nil {
-				c.Close()
-			}
-			return err == nil
-		})
+		l.startBalancer(t, version, at, "127.0.0.1:2122 "+version)
 		for verb, options := range map[string][]string{
 			"EPSV": nil, "PASV": {"--disable-epsv", "--no-ftp-skip-pasv-ip", "-m", "10"}, "EPRT": {"-P", "-"}, "PORT": {"-P", "-", "--disable-eprt"},
 		} {
@@ -74,14 +78,7 @@ func TestBalancerTunnel(t *testing.T) {
 	}
 	g := l.startGateway("listeners: [{mode: explicit, address: '127.0.0.1:2122', proxy_protocol: {trusted: 127.0.0.1}}]\nlog: {level: debug}\n")
 	at := netip.AddrPortFrom(clientGateway[v4].Addr(), 2131)
-	l.Firewall.balancer(t, "front", at.String(), "127.0.0.1:2122 send-proxy-v2")
-	g.until("HAProxy listens", func() bool {
-		c, err := l.Client.Dial(t.Context(), at)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
+	l.startBalancer(t, "front", at, "127.0.0.1:2122 send-proxy-v2")
 	for name, options := range map[string][]string{
 		"socks": {"--socks5", at.String()}, "tunnel": {"-x", "http://" + at.String(), "--proxytunnel"}, "requests": {"-f", "-x", "http://" + at.String()},
 	} {

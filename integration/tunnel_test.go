@@ -93,36 +93,6 @@ func TestSOCKS(t *testing.T) {
 	}
 }
 
-// TestSOCKSAccounts: where the proxy has accounts a tunnel needs one, and its data connections need the same.
-func TestSOCKSAccounts(t *testing.T) {
-	need(t, "curl")
-	l := newLab(t)
-	s := startServers(t, l)[0]
-	if s.missing != "" {
-		lack(t, s.missing)
-	}
-	g := l.startGateway(l.accounts(true) + tunnelProxy)
-	url := fmt.Sprintf("ftp://%s:%s@%s/", ftpUser, ftpPassword, s.AddrPort(v4))
-	if said, err := l.curl(t, url, "paul", "--socks5", proxyAt(v4).String(), "--proxy-user", proxyUser+":"+proxyPassword); err != nil {
-		t.Fatalf("%v\n%s", err, said)
-	}
-	g.await("msg=transfer", "account="+proxyUser, "path=paul", "outcome=whole")
-	sessions := strings.Count(g.log(), "session started")
-	for _, options := range [][]string{nil, {"--proxy-user", proxyUser + ":wrong"}, {"--proxy-user", "nobody:" + proxyPassword}} {
-		if _, err := l.curl(t, url, "nobody", append(options, "--socks5", proxyAt(v4).String())...); err == nil {
-			t.Errorf("%v: let in", options)
-		}
-	}
-	if n := strings.Count(g.log(), "session started"); n != sessions {
-		t.Errorf("%d sessions began without an account", n-sessions)
-	}
-	g.Stop()
-	g.checkClean()
-	if strings.Contains(g.log(), proxyPassword) {
-		t.Error("the password is in the log")
-	}
-}
-
 // TestTunnelTLS: FTPS within a tunnel is inspected, and the client sees a certificate like the server's that it asked for.
 func TestTunnelTLS(t *testing.T) {
 	need(t, "curl")
@@ -297,8 +267,9 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// TestHTTPAccounts: where the proxy has accounts it answers 407 to who says none or a wrong one, and tunnels need one too.
-func TestHTTPAccounts(t *testing.T) {
+// TestWebAccounts: where the proxy has accounts, requests and tunnels need one, and a tunnel's data connections the same; HTTP says
+// 407 to who says none or a wrong one.
+func TestWebAccounts(t *testing.T) {
 	need(t, "curl")
 	l := newLab(t)
 	s := startServers(t, l)[0]
@@ -307,23 +278,26 @@ func TestHTTPAccounts(t *testing.T) {
 	}
 	g := l.startGateway(l.accounts(true) + tunnelProxy)
 	url := fmt.Sprintf("ftp://%s:%s@%s/", ftpUser, ftpPassword, s.AddrPort(v4))
-	proxy := []string{"-f", "-x", "http://" + proxyAt(v4).String()}
-	for name, options := range map[string][]string{"requests": nil, "tunnel": {"--proxytunnel"}} {
-		options = append(options, proxy...)
-		if said, err := l.curl(t, url, name, append(options, "--proxy-user", proxyUser+":"+proxyPassword)...); err != nil {
-			t.Fatalf("%s: %v\n%s", name, err, said)
-		}
-		g.await("msg=transfer", "account="+proxyUser, "path="+name, "verb=RETR", "outcome=whole")
-		sessions := strings.Count(g.log(), "session started")
-		for _, wrong := range [][]string{nil, {"--proxy-user", proxyUser + ":wrong"}, {"--proxy-user", "nobody:" + proxyPassword}} {
-			said, err := l.curl(t, url, "nobody", append(wrong, options...)...)
-			if err == nil || !strings.Contains(said, "407") {
-				t.Errorf("%s, %v: %v\n%s", name, wrong, err, said)
+	at := proxyAt(v4).String()
+	for name, options := range map[string][]string{
+		"socks": {"--socks5", at}, "requests": {"-f", "-x", "http://" + at}, "tunnel": {"-f", "-x", "http://" + at, "--proxytunnel"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if said, err := l.curl(t, url, name, append(options, "--proxy-user", proxyUser+":"+proxyPassword)...); err != nil {
+				t.Fatalf("%v\n%s", err, said)
 			}
-		}
-		if n := strings.Count(g.log(), "session started"); n != sessions {
-			t.Errorf("%d sessions began without an account", n-sessions)
-		}
+			g.await("msg=transfer", "account="+proxyUser, "path="+name, "verb=RETR", "outcome=whole")
+			sessions := strings.Count(g.log(), "session started")
+			for _, wrong := range [][]string{nil, {"--proxy-user", proxyUser + ":wrong"}, {"--proxy-user", "nobody:" + proxyPassword}} {
+				said, err := l.curl(t, url, "nobody", append(wrong, options...)...)
+				if err == nil || name != "socks" && !strings.Contains(said, "407") {
+					t.Errorf("%v: %v\n%s", wrong, err, said)
+				}
+			}
+			if n := strings.Count(g.log(), "session started"); n != sessions {
+				t.Errorf("%d sessions began without an account", n-sessions)
+			}
+		})
 	}
 	g.Stop()
 	g.checkClean()
