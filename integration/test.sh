@@ -21,11 +21,27 @@ go vet ./...
 go test -race -count=1 -p 1 -timeout 45m ./...
 
 [[ $fuzztime == 0 ]] && exit
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
+
+# fuzz PACKAGE TARGET fuzzes once more if the time ran out on a worker that was busy, which the go command takes for a failure
+# ("context deadline exceeded", without an input that fails).
+fuzz() {
+	local try
+	for try in 1 2 3; do
+		go test -run '^$' -fuzz "^$2\$" -fuzztime "$fuzztime" "$1" 2>&1 | tee "$said" && return
+		grep -q 'context deadline exceeded' "$said" || return 1
+		! grep -q 'Failing input' "$said" || return 1
+		echo "fuzzing $1 $2 again: try $try ended late"
+	done
+	return 1
+}
+
 found=0
 while read -r package target; do
 	found=$((found + 1))
 	echo "fuzzing $package $target for $fuzztime"
-	go test -run '^$' -fuzz "^$target\$" -fuzztime "$fuzztime" "$package"
+	fuzz "$package" "$target"
 done < <(go list -f '{{$p := .ImportPath}}{{range .TestGoFiles}}{{$p}} {{$.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$p}} {{$.Dir}}/{{.}}{{"\n"}}{{end}}' ./... |
 	while read -r package file; do
 		[[ -n ${file:-} ]] && sed -n "s/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p" "$file" | sed "s|^|$package |"
