@@ -47,8 +47,8 @@ const (
 	ReuseRequired              // such a transfer is answered with 522
 )
 
-// implicitPort is where servers speak TLS from the first byte. It is asked only where the client does not decide.
-const implicitPort = 990
+// ImplicitPort is where servers speak TLS from the first byte. It is asked only where the client does not decide.
+const ImplicitPort = 990
 
 // mechanisms are the arguments of AUTH that mean TLS: RFC 4217 §2, and two from before it.
 var mechanisms = []string{"TLS", "TLS-C", "SSL"}
@@ -289,7 +289,7 @@ func (s *Session) implicit(conn net.Conn) (net.Conn, error) {
 	client := s.Implicit && s.Protection.offers() && !s.secured[dataconn.Client]
 	server := s.Implicit
 	if !s.Faithful {
-		server = dataconn.AddrPort(conn.RemoteAddr()).Port() == implicitPort
+		server = dataconn.AddrPort(conn.RemoteAddr()).Port() == ImplicitPort
 	}
 	server = server && (s.Protection.follows() || s.Protection == ServerOnly)
 	if !client && !server {

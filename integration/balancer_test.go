@@ -44,10 +44,7 @@ func (l *lab) startBalancer(t *testing.T, name string, from netip.AddrPort, to s
 func TestBalancer(t *testing.T) {
 	need(t, "curl")
 	l := newLab(t)
-	s := startServers(t, l)[0]
-	if s.missing != "" {
-		lack(t, s.missing)
-	}
+	s := startServer(t, l, nil)
 	g := l.startGateway(fmt.Sprintf("listeners: [{mode: gateway, address: '127.0.0.1:2122', server: '%v', proxy_protocol: {trusted: 127.0.0.1}}]\n"+
 		"log: {level: debug}\n", s.AddrPort(v4)))
 	for i, version := range []string{"send-proxy", "send-proxy-v2"} {
@@ -72,10 +69,7 @@ func TestBalancer(t *testing.T) {
 func TestBalancerTunnel(t *testing.T) {
 	need(t, "curl")
 	l := newLab(t)
-	s := startServers(t, l)[0]
-	if s.missing != "" {
-		lack(t, s.missing)
-	}
+	s := startServer(t, l, nil)
 	g := l.startGateway("listeners: [{mode: explicit, address: '127.0.0.1:2122', proxy_protocol: {trusted: 127.0.0.1}}]\nlog: {level: debug}\n")
 	at := netip.AddrPortFrom(clientGateway[v4].Addr(), 2131)
 	l.startBalancer(t, "front", at, "127.0.0.1:2122 send-proxy-v2")

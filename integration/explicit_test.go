@@ -198,10 +198,7 @@ func TestExplicitClients(t *testing.T) {
 			secured, asked := name == "tls", name == "accounts"
 			l := newLab(t)
 			root, own := l.newAuthority("server-root"), l.newAuthority("gateway")
-			s := startTLSServers(t, l, root)[0]
-			if s.missing != "" {
-				lack(t, s.missing)
-			}
+			s := startServer(t, l, root)
 			l.Firewall.overlay("hosts", fmt.Sprintf("127.0.0.1 localhost\n%s %s\n", s.Addr[v4], hostName(s.Name)))
 			listeners, ports := explicitListeners()
 			g := l.startGateway(fmt.Sprintf("tls: {authority_cert: %s, authority_key: %s, server_roots: %s}\n",

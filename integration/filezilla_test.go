@@ -41,10 +41,7 @@ func fileZillaGeneric(kind int) string {
 func TestFileZilla(t *testing.T) {
 	need(t, "filezilla", "xvfb-run")
 	l := newLab(t)
-	s := startServers(t, l)[0]
-	if s.missing != "" {
-		lack(t, s.missing)
-	}
+	s := startServer(t, l, nil)
 	g := l.startGateway(l.accounts(true) + tunnelProxy)
 	for _, via := range fileZillaVia {
 		t.Run(via.name, func(t *testing.T) {

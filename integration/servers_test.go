@@ -97,7 +97,17 @@ var serverKinds = []serverKind{
 // the list too, for runMatrix to skip.
 func startServers(t *testing.T, l *lab) []*server {
 	t.Helper()
-	return startServersWith(t, l, nil)
+	return startServersWith(t, l, nil, serverKinds)
+}
+
+// startServer starts the first server there is a kind of, for tests that need no more. The test is over if it is missing.
+func startServer(t *testing.T, l *lab, root *authority) *server {
+	t.Helper()
+	s := startServersWith(t, l, root, serverKinds[:1])[0]
+	if s.missing != "" {
+		lack(t, s.missing)
+	}
+	return s
 }
 
 // startTLSServers is startServers with certificates that an authority signs. On port 21 clients may use TLS, and need not;
@@ -107,15 +117,15 @@ func startTLSServers(t *testing.T, l *lab, root *authority) []*server {
 	if l.pureTLS == [2]string{} {
 		l.pureTLS = [2]string{v4: "1", v6: "2"}
 	}
-	return startServersWith(t, l, root)
+	return startServersWith(t, l, root, serverKinds)
 }
 
-func startServersWith(t *testing.T, l *lab, root *authority) []*server {
+func startServersWith(t *testing.T, l *lab, root *authority, kinds []serverKind) []*server {
 	t.Helper()
 	l.Server.addUsers()
 	var servers []*server
 	var doors []door
-	for i, kind := range serverKinds {
+	for i, kind := range kinds {
 		s := &server{Name: kind.name, Home: filepath.Join(l.Dir, kind.name), uid: firstUID + i, lab: l, root: root}
 		servers = append(servers, s)
 		_, err := os.Stat(kind.program)

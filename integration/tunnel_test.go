@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -54,35 +55,29 @@ func (l *lab) curl(t *testing.T, url, name string, options ...string) (said stri
 	return said, nil
 }
 
-// TestSOCKS: curl reaches every server by SOCKS, with nothing but the proxy's port to connect to.
-func TestSOCKS(t *testing.T) {
+// everyServer has curl go to every server in both families by all ways, which are options of curl's by name, and awaits in the log that
+// each direction of a transfer came whole, and what more is said of it.
+func everyServer(t *testing.T, ways func(f family) map[string][]string, more ...string) {
 	need(t, "curl")
 	l := newLab(t)
 	servers := startServers(t, l)
 	g := l.startGateway(tunnelProxy)
 	for _, s := range servers {
 		for _, f := range families {
-			for _, way := range []string{"--socks5", "--socks5-hostname"} {
-				for _, verb := range []string{"EPSV", "PASV"} {
-					if f == v6 && verb == "PASV" {
-						continue
+			for way, options := range ways(f) {
+				name := fmt.Sprintf("%s-%v-%s", s.Name, f, way)
+				t.Run(name, func(t *testing.T) {
+					if s.missing != "" {
+						lack(t, s.missing)
 					}
-					name := strings.Trim(fmt.Sprintf("%s-%v%s-%s", s.Name, f, way, verb), "-")
-					t.Run(name, func(t *testing.T) {
-						if s.missing != "" {
-							lack(t, s.missing)
-						}
-						options := []string{way, proxyAt(f).String()}
-						if verb == "PASV" {
-							options = append(options, "--disable-epsv", "--no-ftp-skip-pasv-ip")
-						}
-						url := fmt.Sprintf("ftp://%s:%s@%s/", ftpUser, ftpPassword, s.AddrPort(f))
-						if said, err := l.curl(t, url, name, options...); err != nil {
-							t.Fatalf("%v\n%s", err, said)
-						}
-						g.await("msg=transfer", "path="+name, "verb=RETR", "carried=splice", "outcome=whole")
-					})
-				}
+					url := fmt.Sprintf("ftp://%s:%s@%s/", ftpUser, ftpPassword, s.AddrPort(f))
+					if said, err := l.curl(t, url, name, options...); err != nil {
+						t.Fatalf("%v\n%s", err, said)
+					}
+					for _, verb := range []string{"RETR", "STOR"} {
+						g.await(append([]string{"msg=transfer", "path=" + name, "verb=" + verb, "outcome=whole"}, more...)...)
+					}
+				})
 			}
 		}
 	}
@@ -91,6 +86,29 @@ func TestSOCKS(t *testing.T) {
 	if strings.Contains(g.log(), ftpPassword) {
 		t.Error("the password is in the log")
 	}
+}
+
+// TestSOCKS: curl reaches every server by SOCKS, with nothing but the proxy's port to connect to.
+func TestSOCKS(t *testing.T) {
+	everyServer(t, func(f family) map[string][]string {
+		ways := map[string][]string{}
+		for _, way := range []string{"socks5", "socks5-hostname"} {
+			ways[way+"-EPSV"] = []string{"--" + way, proxyAt(f).String()}
+			if f == v4 {
+				ways[way+"-PASV"] = append(slices.Clone(ways[way+"-EPSV"]), "--disable-epsv", "--no-ftp-skip-pasv-ip")
+			}
+		}
+		return ways
+	}, "carried=splice")
+}
+
+// TestHTTP: curl reaches every server by HTTP, by requests for ftp URLs and through tunnels, with nothing but the proxy's port to
+// connect to.
+func TestHTTP(t *testing.T) {
+	everyServer(t, func(f family) map[string][]string {
+		proxy := "http://" + proxyAt(f).String()
+		return map[string][]string{"requests": {"-f", "-x", proxy}, "tunnel": {"--proxytunnel", "-x", proxy}}
+	})
 }
 
 // TestTunnelTLS: FTPS within a tunnel is inspected, and the client sees a certificate like the server's that it asked for.
@@ -235,47 +253,12 @@ log: {level: debug}
 	g.checkClean()
 }
 
-// TestHTTP: curl reaches every server by HTTP, by requests for ftp URLs and through tunnels, with nothing but the proxy's port to
-// connect to.
-func TestHTTP(t *testing.T) {
-	need(t, "curl")
-	l := newLab(t)
-	servers := startServers(t, l)
-	g := l.startGateway(tunnelProxy)
-	for _, s := range servers {
-		for _, f := range families {
-			for way, options := range map[string][]string{"requests": {"-f"}, "tunnel": {"--proxytunnel"}} {
-				name := fmt.Sprintf("%s-%v-%s", s.Name, f, way)
-				t.Run(name, func(t *testing.T) {
-					if s.missing != "" {
-						lack(t, s.missing)
-					}
-					url := fmt.Sprintf("ftp://%s:%s@%s/", ftpUser, ftpPassword, s.AddrPort(f))
-					if said, err := l.curl(t, url, name, append(options, "-x", "http://"+proxyAt(f).String())...); err != nil {
-						t.Fatalf("%v\n%s", err, said)
-					}
-					g.await("msg=transfer", "path="+name, "verb=RETR", "outcome=whole")
-					g.await("msg=transfer", "path="+name, "verb=STOR", "outcome=whole")
-				})
-			}
-		}
-	}
-	g.Stop()
-	g.checkClean()
-	if strings.Contains(g.log(), ftpPassword) {
-		t.Error("the password is in the log")
-	}
-}
-
 // TestWebAccounts: where the proxy has accounts, requests and tunnels need one, and a tunnel's data connections the same; HTTP says
 // 407 to who says none or a wrong one.
 func TestWebAccounts(t *testing.T) {
 	need(t, "curl")
 	l := newLab(t)
-	s := startServers(t, l)[0]
-	if s.missing != "" {
-		lack(t, s.missing)
-	}
+	s := startServer(t, l, nil)
 	g := l.startGateway(l.accounts(true) + tunnelProxy)
 	url := fmt.Sprintf("ftp://%s:%s@%s/", ftpUser, ftpPassword, s.AddrPort(v4))
 	at := proxyAt(v4).String()

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ftpalg/control"
@@ -54,8 +55,7 @@ func (p *Proxy) http(s *setting, c *net.TCPConn, a arrival) {
 	if r := p.counts.admit(a.client.Addr(), s.cfg.Limits); r != nil {
 		p.log.Warn("refused an HTTP client", "listener", s.listener.Name, "client", a.client, "text", r.Text, "rule", r.Rule)
 		refuseHTTP(c, http.StatusServiceUnavailable, r.Text)
-		c.Close()
-		p.untrack(c)
+		p.drop(c)
 		return
 	}
 	v := &webClient{p: p, s: s, c: c, a: a, over: make(chan struct{})}
@@ -179,10 +179,12 @@ func (v *webClient) open(ctx context.Context, named string) (*web.Line, error) {
 		return nil, &web.Status{Code: statusOf(err), Text: textOf(err)}
 	}
 	near, far := web.Pipe(a.client, a.local)
-	data := web.NewData(a.client)
+	var data atomic.Pointer[handed] // the newest listener
 	a.conn, a.places, a.counted = far, places, true
 	a.listen = func(_ context.Context, server netip.AddrPort) (net.Listener, error) {
-		return data.Listen(server.Addr()), nil
+		l := newHanded(netip.AddrPortFrom(server.Addr(), webDataPort))
+		data.Store(l)
+		return l, nil
 	}
 	p.track(far)
 	over := make(chan struct{})
@@ -192,7 +194,18 @@ func (v *webClient) open(ctx context.Context, named string) (*web.Line, error) {
 		defer close(over)
 		ended = p.hold(v.s, a)
 	})
-	return &web.Line{Control: near, Data: data, Over: func() int {
+	dial := func() (*web.Conn, error) {
+		l := data.Load()
+		if l == nil {
+			return nil, net.ErrClosed
+		}
+		near, far := web.Pipe(a.client, l.at)
+		if !l.hand(far) {
+			return nil, net.ErrClosed
+		}
+		return near, nil
+	}
+	return &web.Line{Control: near, Dial: dial, Over: func() int {
 		<-over
 		if ended == nil {
 			return 0
@@ -200,6 +213,9 @@ func (v *webClient) open(ctx context.Context, named string) (*web.Line, error) {
 		return statusOf(ended)
 	}}, nil
 }
+
+// webDataPort is what a session names to its client in memory. Nobody listens there; it is none that a session would refuse to name.
+const webDataPort = 65535
 
 // statusOf is the HTTP status for a request whose session was not to be, or ended early.
 func statusOf(err error) int {
@@ -259,8 +275,7 @@ func (v *webClient) connect(w http.ResponseWriter, r *http.Request) {
 	default:
 		refuseHTTP(v.c, statusOf(err), textOf(err))
 	}
-	v.c.Close()
-	v.p.untrack(v.c)
+	v.p.drop(v.c)
 }
 
 // errEager is a client that speaks into a tunnel before it has one. FTP clients wait for the server's greeting; what another says

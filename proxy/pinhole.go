@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,17 +80,8 @@ func DataPaths(cfg *config.Config) []string {
 	}
 	var lines []string
 	for i := range cfg.Listeners {
-		l, why := &cfg.Listeners[i], why
-		switch {
-		case l.DataPath == config.PathSplice:
-			why = "data_path is splice"
-		case l.ServerData != config.DataSame:
-			why = "server_data is not same"
-		case len(l.ProxyProtocol.Trusted) > 0:
-			why = "they may come by way of a load balancer"
-		case l.Address.Addr().IsLoopback():
-			why = "its clients are on this machine"
-		}
+		l := &cfg.Listeners[i]
+		why := cmp.Or(kept(l), why)
 		if why == "" {
 			lines = append(lines, fmt.Sprintf("listener %s: the kernel carries plain data connections", l.Name))
 		} else {
@@ -99,10 +91,23 @@ func DataPaths(cfg *config.Config) []string {
 	return lines
 }
 
-// mayPass reports whether the kernel may carry what belongs to a listener.
-func mayPass(l *config.Listener) bool {
-	return l.DataPath != config.PathSplice && l.ServerData == config.DataSame && !l.Address.Addr().IsLoopback() && len(l.ProxyProtocol.Trusted) == 0
+// kept says why nothing that belongs to a listener can be carried by the kernel; empty: it may be.
+func kept(l *config.Listener) string {
+	switch {
+	case l.DataPath == config.PathSplice:
+		return "data_path is splice"
+	case l.ServerData != config.DataSame:
+		return "server_data is not same"
+	case len(l.ProxyProtocol.Trusted) > 0:
+		return "they may come by way of a load balancer"
+	case l.Address.Addr().IsLoopback():
+		return "its clients are on this machine"
+	}
+	return ""
 }
+
+// mayPass reports whether the kernel may carry what belongs to a listener.
+func mayPass(l *config.Listener) bool { return kept(l) == "" }
 
 func (s *pinholes) close() {
 	s.mu.Lock()

@@ -194,6 +194,12 @@ func (p *Proxy) track(c net.Conn) {
 	}
 }
 
+// drop closes a control connection that p.track knows.
+func (p *Proxy) drop(c net.Conn) {
+	c.Close()
+	p.untrack(below(c))
+}
+
 func (p *Proxy) untrack(c net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

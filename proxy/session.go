@@ -53,8 +53,7 @@ func (p *Proxy) met(s *setting, c *net.TCPConn) (a arrival, ok bool) {
 		client, dialed, err := announced(c)
 		if err != nil {
 			p.log.Warn("refused a connection from a trusted load balancer", "listener", s.listener.Name, "from", a.client, "error", err)
-			c.Close()
-			p.untrack(c)
+			p.drop(c)
 			return a, false
 		}
 		a.client, a.announced = client, dialed
@@ -71,8 +70,7 @@ func (p *Proxy) met(s *setting, c *net.TCPConn) (a arrival, ok bool) {
 	}
 	if s.listener.Mode == config.Explicit && !s.listener.Speaks(config.ProtocolFTP) {
 		turnAway(c, &control.Refusal{Code: 421, Text: "This port does not serve FTP clients as such"})
-		c.Close()
-		p.untrack(c)
+		p.drop(c)
 		return a, false
 	}
 	a.conn = swiftly(c, a.client)
@@ -84,8 +82,7 @@ func (p *Proxy) hold(s *setting, a arrival) error {
 	// What it takes to begin is not on the stack any more when the session is idle.
 	v := p.admit(s, a)
 	if v == nil {
-		a.conn.Close()
-		p.untrack(below(a.conn))
+		p.drop(a.conn)
 		return errTurnedAway
 	}
 	defer v.leave()
@@ -161,7 +158,7 @@ func (p *Proxy) admit(s *setting, a arrival) *served {
 	v.session = session
 	p.secured(s, session, n)
 	session.Implicit = a.implicit || beginsWithTLS(l, n)
-	if l.TLS != config.TLSRefuse && l.TLS != config.TLSClientOnly && l.TLS != config.TLSServerOnly {
+	if takesTLS(l) && l.TLS != config.TLSClientOnly {
 		session.Pass = func(heard bool) (control.Passage, error) { return p.pass(p.alive, n, log, heard) }
 	}
 	switch {
@@ -216,8 +213,7 @@ func (v *served) leave() {
 		v.p.untrack(c)
 		v.n.Closed(dataconn.Server, dataconn.AddrPort(c.LocalAddr()), dataconn.AddrPort(c.RemoteAddr()))
 	}
-	v.client.Close()
-	v.p.untrack(below(v.client))
+	v.p.drop(v.client)
 	if v.n.listener.Mode == config.TPROXY {
 		v.p.remains.Forget(v.n.local, v.n.client)
 	}

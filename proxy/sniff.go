@@ -42,7 +42,7 @@ func (p *Proxy) sniff(s *setting, c *net.TCPConn) speech {
 		return speaksFTP // which it will be told that it does not speak
 	case what == speaksHTTP && !l.Speaks(config.ProtocolHTTP):
 		return speaksFTP
-	case what == speaksTLS && (l.TLS == config.TLSRefuse || l.TLS == config.TLSServerOnly):
+	case what == speaksTLS && !takesTLS(l):
 		return speaksFTP
 	}
 	return what

@@ -80,8 +80,7 @@ func (p *Proxy) socks(s *setting, c *net.TCPConn, a arrival) {
 		socksReply(c, code)
 	}
 	c.CloseWrite()
-	c.Close()
-	p.untrack(c)
+	p.drop(c)
 }
 
 // socksFault is a request that is not served.

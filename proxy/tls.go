@@ -226,6 +226,11 @@ func (p *Proxy) isOwn(ctx context.Context, s *setting, n *network, name string) 
 	return err != nil || slices.ContainsFunc(places, func(to place) bool { return to.at.Addr() == n.local.Addr() || p.own.has(to.at.Addr()) })
 }
 
+// takesTLS reports whether clients of a listener may speak TLS.
+func takesTLS(l *config.Listener) bool {
+	return l.TLS != config.TLSRefuse && l.TLS != config.TLSServerOnly
+}
+
 // beginsWithTLS reports whether TLS begins with the first byte of a client's connection.
 func beginsWithTLS(l *config.Listener, n *network) bool {
 	return l.Implicit || n.dialed.IsValid() && len(l.ImplicitPorts) > 0 && inPorts(l.ImplicitPorts, n.dialed.Port())

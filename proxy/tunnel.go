@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 
-	"ftpalg/config"
 	"ftpalg/control"
 )
 
@@ -36,13 +35,10 @@ type tunnelPort struct {
 
 // tunnelListener is a net.Listener for one connection, which comes by CONNECT.
 type tunnelListener struct {
-	table  *tunnels
-	key    tunnelPort
-	at     netip.AddrPort // what the client is told: the server's address
-	name   string         // what the client called the server, if not by that
-	came   chan net.Conn
-	once   sync.Once
-	closed chan struct{}
+	*handed
+	table *tunnels
+	key   tunnelPort
+	name  string // what the client called the server, if not by its address
 }
 
 // errTunnelPorts means that a client has all ports open that there are, nearly.
@@ -58,7 +54,7 @@ func (t *tunnels) listen(client netip.Addr, account string, server netip.Addr, n
 		if t.expected[key] != nil {
 			continue
 		}
-		l := &tunnelListener{table: t, key: key, at: netip.AddrPortFrom(server, port), name: name, came: make(chan net.Conn), closed: make(chan struct{})}
+		l := &tunnelListener{newHanded(netip.AddrPortFrom(server, port)), t, key, name}
 		if t.expected == nil {
 			t.expected = map[tunnelPort]*tunnelListener{}
 		}
@@ -87,39 +83,15 @@ func sameName(a, b string) bool {
 	return strings.EqualFold(strings.TrimSuffix(a, "."), strings.TrimSuffix(b, "."))
 }
 
-// hand gives the listener its connection. It returns false, and c is not taken, if it is closed.
-func (l *tunnelListener) hand(c net.Conn) bool {
-	select {
-	case l.came <- c:
-		return true
-	case <-l.closed:
-		return false
-	}
-}
-
-// Accept implements net.Listener.
-func (l *tunnelListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.came:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
 // Close implements net.Listener.
 func (l *tunnelListener) Close() error {
-	l.once.Do(func() {
-		close(l.closed)
-		l.table.mu.Lock()
+	l.table.mu.Lock()
+	defer l.table.mu.Unlock()
+	if l.table.expected[l.key] == l { // it may be another's by now
 		delete(l.table.expected, l.key)
-		l.table.mu.Unlock()
-	})
-	return nil
+	}
+	return l.handed.Close()
 }
-
-// Addr implements net.Listener: where the client believes that it connects to.
-func (l *tunnelListener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.at) }
 
 // wanted is what a client asks for by CONNECT: a host's name or address, and a port.
 type wanted struct {
@@ -143,7 +115,7 @@ func (p *Proxy) tunnel(s *setting, c *net.TCPConn, a arrival, w wanted, agreed f
 		return err
 	}
 	a.places = places
-	a.implicit = w.port == implicitPort && s.listener.TLS != config.TLSRefuse && s.listener.TLS != config.TLSServerOnly
+	a.implicit = w.port == control.ImplicitPort && takesTLS(s.listener)
 	a.listen = func(_ context.Context, server netip.AddrPort) (net.Listener, error) {
 		return p.tunnels.listen(a.client.Addr(), a.accountName(), server.Addr(), w.host)
 	}
@@ -167,14 +139,11 @@ func (p *Proxy) tunnelData(c *net.TCPConn, a arrival, l *tunnelListener, agreed 
 	return nil
 }
 
-// implicitPort is where FTP begins with TLS.
-const implicitPort = 990
-
 // tunnelPlaces says where the FTP server is that a client asks for: one on port 21 or 990, or on one that a rule which allows it
 // names. On others there may be anything, and a client that comes too late for a data connection would be given a session.
 func (p *Proxy) tunnelPlaces(s *setting, a arrival, w wanted) ([]place, error) {
 	return p.allowed(s, a, w.String(), func(rule int) *control.Refusal {
-		if w.port == 21 || w.port == implicitPort || rule >= 0 && len(s.cfg.Destinations[rule].Ports) > 0 {
+		if w.port == 21 || w.port == control.ImplicitPort || rule >= 0 && len(s.cfg.Destinations[rule].Ports) > 0 {
 			return nil
 		}
 		return noEntry("CONNECT: ports 21, 990, those of destinations[].ports, and what sessions name")

@@ -20,8 +20,8 @@ import (
 
 // Line is the client's end of an FTP session.
 type Line struct {
-	Control *Conn // the control connection
-	Data    *Data // where the session expects data connections
+	Control *Conn                 // the control connection
+	Dial    func() (*Conn, error) // makes the data connection that the session expects; it waits until that is accepted, or refused
 	// Over waits until the session has ended, and returns the HTTP status that says why, for a client whose request it ended.
 	Over func() int
 }
@@ -203,7 +203,7 @@ func (c *conversation) open(verb, arg string, offset int64) (*Conn, wire.Reply, 
 	if r, err := c.must("EPSV", ""); err != nil {
 		return nil, r, err
 	}
-	data, err := c.Data.dial()
+	data, err := c.Dial()
 	if err != nil {
 		return nil, wire.Reply{}, c.failed("EPSV", wire.Reply{}, err)
 	}
