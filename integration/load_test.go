@@ -172,7 +172,12 @@ func TestLoadTransfers(t *testing.T) {
 	memory := resident(t, g.pid())
 	// Whoever leaks does so again. What the first crowd took is the runtime's to keep.
 	crowd("crowd-2")
-	if after := resident(t, g.pid()); after > memory*3/2 {
+	// The runtime gives back what is free in its own time, which is two minutes at most; what has leaked it never does.
+	after := resident(t, g.pid())
+	for deadline := time.Now().Add(3 * time.Minute); after > memory*3/2 && time.Now().Before(deadline); after = resident(t, g.pid()) {
+		time.Sleep(100 * time.Millisecond) // between two looks
+	}
+	if after > memory*3/2 {
 		t.Errorf("after one crowd there are %d bytes resident, and %d after two", memory, after)
 	}
 	if n := strings.Count(g.log(), "msg=transfer "); n != 2*clients*rounds {
