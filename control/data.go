@@ -102,9 +102,9 @@ func (s *Session) passive(cmd wire.Command) error {
 	case reply.Code == 227 && cmd.Verb == "PASV", reply.Code == 229 && cmd.Verb == "EPSV":
 		reply = reply.WithPassive(at) // the server's own words
 	case cmd.Verb == "PASV":
-		reply = wire.NewReply(227, "Entering Passive Mode ("+wire.FormatHostPort(at)+").")
+		reply = wire.NewPassive(227, at)
 	default:
-		reply = wire.NewReply(229, fmt.Sprintf("Entering Extended Passive Mode (|||%d|)", at.Port()))
+		reply = wire.NewPassive(229, at)
 	}
 	return s.say(reply)
 }

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -118,11 +119,11 @@ func fields(s string) (a, b, c string, ok bool) {
 	if len(s) < 4 || s[0] < 33 || s[0] > 126 || isDigit(s[0]) {
 		return "", "", "", false
 	}
-	f := strings.SplitN(s[1:], s[:1], 5) // no more than tells that there are too many
-	if len(f) != 4 || f[3] != "" {
-		return "", "", "", false
-	}
-	return f[0], f[1], f[2], true
+	d := s[:1]
+	a, s, _ = strings.Cut(s[1:], d)
+	b, s, _ = strings.Cut(s, d)
+	c, s, ok = strings.Cut(s, d)
+	return a, b, c, ok && s == ""
 }
 
 func parsePort(s string) (uint16, bool) {
@@ -144,8 +145,18 @@ func (r Reply) Passive() (netip.AddrPort, error) {
 	return ap, nil
 }
 
+// NewPassive makes a reply to PASV (code 227, and ap is IPv4) or EPSV (229) in the words that every client understands: some
+// look for the parenthesis (RFC 1123 §4.1.2.6, RFC 2428 §3).
+func NewPassive(code int, ap netip.AddrPort) Reply {
+	if code == 227 {
+		return NewReply(code, "Entering Passive Mode ("+FormatHostPort(ap)+").")
+	}
+	return NewReply(code, fmt.Sprintf("Entering Extended Passive Mode (|||%d|)", ap.Port()))
+}
+
 // WithPassive returns the same words with another address and port; r must be a reply that Passive reads. If ap's
-// address is not IPv4, the address in a 227 stays what the server wrote.
+// address is not IPv4, the address in a 227 stays what the server wrote. Words around the address that would make the new one
+// be read differently ("(!!|!||1|!1!)", a server's attempt to have clients dial a port that nobody checked) are not kept.
 func (r Reply) WithPassive(ap netip.AddrPort) Reply {
 	old, line, begin, end, ok := r.passive()
 	if !ok {
@@ -153,18 +164,21 @@ func (r Reply) WithPassive(ap netip.AddrPort) Reply {
 	}
 	text := "|||" + strconv.Itoa(int(ap.Port())) + "|"
 	if r.Code == 227 {
-		a := ap.Addr().Unmap()
-		if !a.Is4() {
-			a = old.Addr()
+		if !ap.Addr().Unmap().Is4() {
+			ap = netip.AddrPortFrom(old.Addr(), ap.Port())
 		}
-		text = FormatHostPort(netip.AddrPortFrom(a, ap.Port()))
+		text = FormatHostPort(ap)
 	} else {
 		d := r.Lines[line][begin : begin+1] // the server's delimiter
 		text = strings.ReplaceAll(text, "|", d)
 	}
 	lines := append([]string(nil), r.Lines...)
 	lines[line] = lines[line][:begin] + text + lines[line][end:]
-	return Reply{Code: r.Code, Lines: lines}
+	with := Reply{Code: r.Code, Lines: lines}
+	if got, err := with.Passive(); err != nil || got.Port() != ap.Port() {
+		return NewPassive(r.Code, ap)
+	}
+	return with
 }
 
 // passive finds the address of a 227 or 229 reply and where it stands.

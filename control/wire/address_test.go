@@ -257,6 +257,24 @@ func TestPassiveTakesLittleTime(t *testing.T) {
 	}
 }
 
+// TestPassiveHides has a server whose words make a reader find another port than the one that we put in place of its own: it
+// would have its clients dial what nobody checked. Only such words are lost.
+func TestPassiveHides(t *testing.T) {
+	to := netip.MustParseAddrPort("198.51.100.7:40001")
+	for text, want := range map[string]string{
+		"229 (!!|!||1|!1!)": "229 Entering Extended Passive Mode (|||40001|)",
+		"229 (!!|||1|!x!)":  "229 (!!|||40001|!x!)",
+	} {
+		got := replyOf(text).WithPassive(to)
+		if s := strings.Join(got.Lines, "\n"); s != want {
+			t.Errorf("%q becomes %q, not %q", text, s, want)
+		}
+		if at, err := got.Passive(); err != nil || at.Port() != to.Port() {
+			t.Errorf("%q is read as %v, %v", got.Lines, at, err)
+		}
+	}
+}
+
 func FuzzHostPort(f *testing.F) {
 	f.Add("192,0,2,1,195,90")
 	f.Add("192, 0,2,1,4,0")
@@ -299,7 +317,7 @@ func FuzzExtended(f *testing.F) {
 // FuzzPassive: where we find an address, a client that looks as we do finds ours instead, and every other byte stays.
 func FuzzPassive(f *testing.F) {
 	for _, text := range []string{"227 Entering Passive Mode (203,0,113,9,200,10).", "227 =203, 0,113,9,200,10", "227-a\n227 1,2,3,4,5,6,7",
-		"227 (0,0,0,0,0,0,5)", "229 ok (|||51210|)", "229 |||7| (!|!!5!)", "229 ok |1|203.0.113.9|51210| x", "229-(\n229 ((|||5|)"} {
+		"227 (0,0,0,0,0,0,5)", "229 (!!|!||1|!1!)", "229 ok (|||51210|)", "229 |||7| (!|!!5!)", "229 ok |1|203.0.113.9|51210| x", "229-(\n229 ((|||5|)"} {
 		f.Add(text, uint16(40001))
 	}
 	f.Fuzz(func(t *testing.T, text string, port uint16) {
@@ -316,6 +334,9 @@ func FuzzPassive(f *testing.F) {
 		got, err := with.Passive()
 		if err != nil || got.Port() != port || r.Code == 227 && got != to {
 			t.Fatalf("%q becomes %q, which is read as %v, %v", text, with.Lines, got, err)
+		}
+		if sameReply(with, NewPassive(r.Code, to)) {
+			return // words that would hide our port are not kept: TestPassiveHides
 		}
 		if with.Code != r.Code || len(with.Lines) != len(r.Lines) {
 			t.Fatalf("%q becomes %q", text, with.Lines)
