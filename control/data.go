@@ -185,7 +185,7 @@ func (s *Session) active(cmd wire.Command) error {
 func (s *Session) pinhole(caller dataconn.Side, to netip.AddrPort) dataconn.Pinhole {
 	passer, ok := s.Network.(dataconn.Passer)
 	switch {
-	case !ok, s.Inspect != nil, s.private != [2]bool{}, s.ServerData != Same,
+	case !ok, s.Policy != nil && s.Policy.Watches(), s.private != [2]bool{}, s.ServerData != Same,
 		wire.FamilyOf(s.clientAddr()) != wire.FamilyOf(s.serverAddr()):
 		return nil
 	}

@@ -44,6 +44,26 @@ type ProxyLogin struct {
 // LoggedIn: the server accepted a user.
 type LoggedIn struct{ User string }
 
+// LoginFailed: the server did not accept a user.
+type LoginFailed struct {
+	User string // empty: none was named
+	Code int
+	Text string
+}
+
+// Commanded: a command is over. It is the last event of each, whatever has become of it.
+type Commanded struct {
+	Verb     string
+	Class    Class  // of the verb; Access for those that are not in the table
+	Text     string // the command without secrets
+	Path     string // as the client gave it; empty: the command has none
+	Resolved string // empty: unknown
+	From     string // what RNTO renames
+	Code     int    // of the last reply that the client was given; 0: none
+	Reply    string // its last line, without the code
+	Duration time.Duration
+}
+
 // Said is one command or reply on either connection, for the record of a conversation.
 type Said struct {
 	// Arrow says who spoke to whom: ">" the client to us, ">>" we to the server, "<<" the server to us, "<" we to the client.
@@ -53,25 +73,42 @@ type Said struct {
 
 // Refused: we said no, and the server heard nothing.
 type Refused struct {
-	Verb    string
-	Refusal *Refusal
+	Verb     string
+	Path     string // as the client gave it; empty: the command has none
+	Resolved string // empty: unknown
+	Refusal  *Refusal
 }
 
 // Dropped: the server sent a reply that nobody had asked for.
 type Dropped struct{ Code int }
 
+// Transferring: a transfer is about to begin. The server has not heard of it yet, and may refuse it. Transferred follows, unless
+// the process ends.
+type Transferring struct {
+	Verb     string
+	Path     string // as the client gave it
+	Resolved string // empty: unknown
+	Upload   bool
+	Offset   int64  // by REST, bytes
+	Rule     string // that admitted it; empty: none
+}
+
 // Transferred: a transfer ended, well or not.
 type Transferred struct {
 	Verb     string
 	Path     string // as the client gave it
+	Resolved string // empty: unknown
 	Upload   bool
+	Offset   int64  // by REST, bytes; not counted in Bytes
+	Rule     string // that admitted it; empty: none
 	Bytes    int64
 	Duration time.Duration
 	Carried  string // "splice", "copy", "tls", or "" where no byte could move
 	// TLS is that of the legs, by side; zero where one had none.
 	TLS  [2]tlsmitm.Facts
-	Code int   // of the final reply the client was given
-	Err  error // nil: it is whole
+	Code int    // of the final reply the client was given
+	Text string // its last line
+	Err  error  // nil: it is whole
 }
 
 // Ended: the session is over.
@@ -82,15 +119,18 @@ type Ended struct {
 	Err      error // nil if client or server said goodbye
 }
 
-func (Started) event()     {}
-func (Secured) event()     {}
-func (ProxyLogin) event()  {}
-func (LoggedIn) event()    {}
-func (Said) event()        {}
-func (Refused) event()     {}
-func (Dropped) event()     {}
-func (Transferred) event() {}
-func (Ended) event()       {}
+func (Started) event()      {}
+func (Secured) event()      {}
+func (ProxyLogin) event()   {}
+func (LoggedIn) event()     {}
+func (LoginFailed) event()  {}
+func (Commanded) event()    {}
+func (Transferring) event() {}
+func (Said) event()         {}
+func (Refused) event()      {}
+func (Dropped) event()      {}
+func (Transferred) event()  {}
+func (Ended) event()        {}
 
 // redacted is a command as logs may show it.
 func redacted(c wire.Command) string {
@@ -110,4 +150,12 @@ func redacted(c wire.Command) string {
 		return c.Name + " " + kind
 	}
 	return c.Name + " " + c.Arg
+}
+
+// pathOf is the path in a command as the client gave it; empty if the command has none.
+func pathOf(c wire.Command) string {
+	if verbs[c.Verb].argument == path {
+		return c.Arg
+	}
+	return ""
 }

@@ -23,6 +23,7 @@ func (s *Session) write(c net.Conn, b []byte) error {
 // say gives the client a reply.
 func (s *Session) say(r wire.Reply) error {
 	s.observeReply("<", r)
+	s.said = said{r.Code, r.Text()}
 	s.out = r.Append(s.out[:0])
 	if err := s.write(s.Client, s.out); err != nil {
 		return clientErr(err)
@@ -59,8 +60,11 @@ func (s *Session) relay(cmd wire.Command) error {
 	if err != nil {
 		return err
 	}
-	if cmd.Verb == "HOST" && reply.Positive() && s.TLS != nil {
+	switch {
+	case cmd.Verb == "HOST" && reply.Positive() && s.TLS != nil:
 		s.TLS.Call(cmd.Arg)
+	case cmd.Verb == "HELP" && reply.Code == 214 && s.Policy != nil:
+		reply.Lines = s.editHelp(reply.Lines)
 	}
 	return s.pass(reply)
 }
@@ -322,7 +326,7 @@ func (s *Session) editFeatures(lines []string) []string {
 		name, _, _ := strings.Cut(strings.TrimLeft(strings.TrimPrefix(l, "211-"), " "), " ") // old servers repeat the code
 		name = strings.ToUpper(name)
 		tls := name == "AUTH" || name == "PBSZ" || name == "PROT"
-		if slices.Contains(hidden, name) || tls && (local || !s.Protection.offers()) {
+		if slices.Contains(hidden, name) || s.Policy != nil && s.Policy.Hides(name) || tls && (local || !s.Protection.offers()) {
 			continue
 		}
 		missing = slices.DeleteFunc(missing, func(m string) bool { return m == name })
@@ -332,4 +336,27 @@ func (s *Session) editFeatures(lines []string) []string {
 		out = append(out, " "+m)
 	}
 	return append(out, lines[last])
+}
+
+// editHelp blanks the verbs that nobody may use out of the lines of a 214 reply, which is a list of them, as a rule. The first
+// and the last line are text.
+func (s *Session) editHelp(lines []string) []string {
+	out := slices.Clone(lines)
+	for i := 1; i < len(out)-1; i++ {
+		line := []byte(out[i])
+		begin := 0
+		for j := 0; j <= len(line); j++ {
+			if j < len(line) && (line[j]|0x20 >= 'a' && line[j]|0x20 <= 'z' || line[j] >= '0' && line[j] <= '9') {
+				continue
+			}
+			if word := strings.ToUpper(string(line[begin:j])); len(word) >= 3 {
+				if _, known := verbs[word]; known && s.Policy.Hides(word) {
+					copy(line[begin:j], strings.Repeat(" ", j-begin))
+				}
+			}
+			begin = j + 1
+		}
+		out[i] = string(line)
+	}
+	return out
 }

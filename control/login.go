@@ -28,6 +28,9 @@ func (s *Session) login(cmd wire.Command) error {
 
 // credential tells the server USER, PASS or ACCT, and returns its final reply.
 func (s *Session) credential(cmd wire.Command) (wire.Reply, error) {
+	if _, err := s.admit(cmd); err != nil {
+		return wire.Reply{}, err
+	}
 	reply, err := s.exchange(cmd)
 	if err != nil {
 		return reply, err
@@ -40,6 +43,8 @@ func (s *Session) credential(cmd wire.Command) (wire.Reply, error) {
 		s.user = s.claimed
 		s.loggedIn, s.loginBy = true, time.Time{}
 		s.observe(LoggedIn{User: s.user})
+	} else if reply.Negative() {
+		s.observe(LoginFailed{User: s.claimed, Code: reply.Code, Text: reply.Text()})
 	}
 	return reply, nil
 }

@@ -2,7 +2,10 @@ package control
 
 import (
 	"net"
+	"strconv"
+	"strings"
 
+	"ftpalg/control/wire"
 	"ftpalg/dataconn"
 )
 
@@ -10,6 +13,11 @@ import (
 type Policy interface {
 	// Admit rules on a command before the server hears of it.
 	Admit(*Request) Ruling
+	// Paths reports whether a rule may ask for the Acts of a request. The working directory is asked for in time then: what
+	// belongs together, as REST and RETR do, is not torn apart.
+	Paths() bool
+	// Hides reports whether a verb is denied to everybody, so that FEAT and HELP do not tell of it.
+	Hides(verb string) bool
 	// Watches reports whether a transfer of the session may have to be seen or slowed. It is asked when a transfer is armed,
 	// which is before its file is known: the kernel must not carry it then.
 	Watches() bool
@@ -74,4 +82,167 @@ type Ruling struct {
 	// What follows is for commands that move a file.
 	Inspector dataconn.Inspector // sees its bytes; nil: nobody does. A *Refusal by which it stops them is what the client is told.
 	Pace      func(net.Conn)     // is given the connection that the bytes leave on, before they move; nil: nothing is
+}
+
+// standing is what a session knows of what its commands are about: facts of its own, of the server's words.
+type standing struct {
+	cwd      string // absolute and clean; empty: the server has not told it
+	from     Path   // of an RNFR or SITE CPFR that was the last command, and accepted; NoPath: none
+	chained  bool   // the last command was accepted, and the next belongs to it: nothing may come between
+	offset   int64  // by REST
+	measured string // the argument of the last SIZE
+	size     int64  // its answer, or what ALLO has claimed for any file; -1: none
+}
+
+// admit asks the Policy about a command. The error is the refusal, or that of a server which was asked for its directory.
+func (s *Session) admit(cmd wire.Command) (Ruling, error) {
+	if s.Policy == nil {
+		return Ruling{}, nil
+	}
+	return s.ask(cmd)
+}
+
+// ask asks the Policy that there is.
+func (s *Session) ask(cmd wire.Command) (Ruling, error) {
+	if cmd.Verb == "REST" && s.Policy.Paths() {
+		if err := s.locate(); err != nil {
+			return Ruling{}, err
+		}
+	}
+	v, known := verbs[cmd.Verb]
+	r := Request{
+		Verb: cmd.Verb, Class: v.class, User: s.user, Size: -1, Offset: s.standing.offset, Secured: s.secured, Private: s.private,
+		Early: v.flags&early != 0 && v.action != login,
+	}
+	if !known {
+		r.Class = Modify
+	}
+	switch {
+	case cmd.Verb == "USER":
+		r.User = cmd.Arg
+	case r.User == "":
+		r.User = s.claimed
+	case cmd.Verb == "SITE":
+		sub, _, _ := strings.Cut(cmd.Arg, " ")
+		r.Sub = strings.ToUpper(sub)
+	}
+	if v.action == download || v.action == upload {
+		r.Moves = true
+		if v.action == upload {
+			r.Direction = dataconn.Upload
+		}
+		if s.standing.size >= 0 && (s.standing.measured == cmd.Arg || s.standing.measured == "" && r.Direction == dataconn.Upload) {
+			r.Size = s.standing.size
+		}
+	}
+	var acts []Act
+	var lost error
+	r.Acts = func() []Act {
+		if acts == nil {
+			lost = s.locate()
+			acts = s.read(cmd)
+		}
+		return acts
+	}
+	ruling := s.Policy.Admit(&r)
+	switch {
+	case lost != nil:
+		return ruling, lost
+	case ruling.Refusal != nil:
+		return ruling, ruling.Refusal
+	}
+	return ruling, nil
+}
+
+// read is what a command may do, as far as is known.
+func (s *Session) read(cmd wire.Command) []Act {
+	return (&reading{cwd: s.standing.cwd, from: s.standing.from}).actsOf(cmd)
+}
+
+// resolved is the path that a command is about, empty if it is none or unknown, or if nobody wants to know.
+func (s *Session) resolved(cmd wire.Command) string {
+	v := verbs[cmd.Verb]
+	switch {
+	case s.Observer == nil:
+		return ""
+	case cmd.Verb == "SITE", v.class == List && v.argument == path: // those are not as plain
+		return s.read(cmd)[0].Path.Text
+	case cmd.Verb == "CDUP", cmd.Verb == "XCUP":
+		cmd.Arg = ".."
+	case v.argument != path:
+		return ""
+	}
+	return (&reading{cwd: s.standing.cwd}).resolve(cmd.Arg).Text
+}
+
+// locate asks the server for its working directory, unless it is known, or cannot be asked for now, or must not be.
+func (s *Session) locate() error {
+	if s.standing.cwd != "" || !s.AskDirectory || !s.loggedIn || s.standing.chained {
+		return nil
+	}
+	reply, err := s.exchange(wire.NewCommand("PWD", ""))
+	if err != nil {
+		return err
+	}
+	if reply.Code == 257 {
+		s.standing.cwd = directoryOf(reply.Code, reply.Text())
+	}
+	return nil
+}
+
+// stand keeps what a command has changed, by the last reply that the client was given.
+func (s *Session) stand(cmd wire.Command) {
+	st := &s.standing
+	code, text := s.said.code, s.said.text
+	done, chained := code/100 == 2, st.chained
+	st.chained = code == 350
+	switch cmd.Verb {
+	case "PWD", "XPWD":
+		if code == 257 {
+			st.cwd = directoryOf(code, text)
+		}
+	case "CWD", "XCWD", "CDUP", "XCUP":
+		if done {
+			st.cwd, st.measured, st.size = directoryOf(code, text), "", -1
+		}
+	case "RNFR", "SITE":
+		if code == 350 {
+			st.from = s.read(cmd)[0].Path
+			return
+		}
+		if cmd.Verb == "SITE" && done {
+			st.cwd = "" // it may do anything
+		}
+	case "RNTO":
+		if done {
+			st.cwd = "" // its name may be another
+		}
+	case "REST":
+		if n, err := strconv.ParseInt(cmd.Arg, 10, 64); err == nil && code == 350 && n >= 0 {
+			st.offset = n
+			return
+		}
+	case "SIZE":
+		if n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64); err == nil && code == 213 && n >= 0 {
+			st.measured, st.size = cmd.Arg, n
+		}
+	case "ALLO":
+		first, _, _ := strings.Cut(cmd.Arg, " ")
+		if n, err := strconv.ParseInt(first, 10, 64); err == nil && done && n >= 0 {
+			st.measured, st.size = "", n
+		}
+		st.chained = chained // some say it between REST and STOR
+	case "TYPE", "MODE", "STRU", "PASV", "EPSV", "PORT", "EPRT", "NOOP", "PRET":
+		st.chained = chained // they may come between REST and RETR
+		return
+	default:
+		v, known := verbs[cmd.Verb]
+		switch {
+		case v.flags&data != 0:
+			st.offset, st.size, st.measured = 0, -1, ""
+		case !known && done, v.action == login, v.action == restart, v.action == secure, cmd.Verb == "HOST", cmd.Verb == "SMNT":
+			st.cwd = "" // what it meant may mean something else now
+		}
+	}
+	st.from = Path{}
 }

@@ -77,9 +77,10 @@ type Session struct {
 	Pass func(heard bool) (Passage, error)
 	// Reuse says what is asked of clients' TLS data connections.
 	Reuse Reuse
-	// Inspect returns who is to see the bytes of a transfer, whatever their protection on either side; nil is nobody. If it
-	// stops the transfer by a *Refusal, that is what the client is told. Nil: nothing is inspected.
-	Inspect func(cmd wire.Command, d dataconn.Direction) dataconn.Inspector
+	// Policy rules on commands, and on who sees the bytes of transfers. Nil: everything is admitted.
+	Policy Policy
+	// AskDirectory: the server is asked for the working directory (PWD) where the Policy wants to know it.
+	AskDirectory bool
 
 	Timeouts Timeouts
 	Limits   wire.Limits
@@ -117,6 +118,8 @@ type Session struct {
 	user     string
 	claimed  string // the last USER's
 	named    string // what the client called the server; Explicit only
+	standing standing
+	said     said // to the client, last
 	loggedIn bool
 	secured  [2]bool            // whether a side's control connection has TLS
 	private  [2]bool            // whether a side's data connections have it: PROT P
@@ -184,6 +187,7 @@ func (s *Session) begin(ctx context.Context) {
 	s.given, s.draining = ctx, ctx.Done()
 	s.begun = time.Now()
 	s.loginBy = s.begun.Add(s.Timeouts.Login)
+	s.standing.size = -1
 	s.clock = time.NewTimer(time.Hour)
 	s.clock.Stop()
 	s.client = openClient(s)
@@ -389,16 +393,32 @@ func (s *Session) malformed(err error) error {
 // perform does what a command asks for. What we refuse is answered.
 func (s *Session) perform(at *wire.Command) error {
 	cmd := *at // another is read into it while a transfer runs
+	begun := time.Now()
+	s.said = said{}
 	err := s.act(cmd)
-	if err == nil {
-		return nil
+	if err != nil {
+		err = s.refused(cmd, err)
 	}
-	var r *Refusal
-	if errors.As(err, &r) && !r.End {
-		s.observe(Refused{Verb: cmd.Verb, Refusal: r})
-		err = s.say(r.reply())
-	}
+	s.observe(Commanded{Verb: cmd.Verb, Class: verbs[cmd.Verb].class, Text: redacted(cmd), Path: pathOf(cmd), Resolved: s.resolved(cmd),
+		From: s.standing.from.Text, Code: s.said.code, Reply: s.said.text, Duration: time.Since(begun)})
+	s.stand(cmd)
 	return err
+}
+
+// refused answers a command with the refusal that has come of it. Other errors remain.
+func (s *Session) refused(cmd wire.Command, err error) error {
+	var r *Refusal
+	if !errors.As(err, &r) || r.End {
+		return err
+	}
+	s.observe(Refused{Verb: cmd.Verb, Path: pathOf(cmd), Resolved: s.resolved(cmd), Refusal: r})
+	return s.say(r.reply())
+}
+
+// said is a reply's code and the last line of its text.
+type said struct {
+	code int // 0: nothing
+	text string
 }
 
 // act does what a command asks for.
@@ -425,6 +445,13 @@ func (s *Session) act(cmd wire.Command) error {
 	if s.server == nil && !(known && v.action == login) {
 		return s.answer(cmd)
 	}
+	var ruling Ruling
+	if v.action != login && v.action != quit { // login asks when it is known who it is
+		var err error
+		if ruling, err = s.admit(cmd); err != nil {
+			return err
+		}
+	}
 	switch v.action {
 	case login:
 		return s.login(cmd)
@@ -439,9 +466,9 @@ func (s *Session) act(cmd wire.Command) error {
 	case active:
 		return s.active(cmd)
 	case download:
-		return s.transfer(cmd, dataconn.Download)
+		return s.transfer(cmd, dataconn.Download, ruling)
 	case upload:
-		return s.transfer(cmd, dataconn.Upload)
+		return s.transfer(cmd, dataconn.Upload, ruling)
 	case features:
 		return s.features(cmd)
 	case quit:

@@ -374,10 +374,23 @@ func (p *stage) option(text string) {
 	case "meet":
 		p.meet = value
 	case "inspect":
-		p.session.Inspect = func(wire.Command, dataconn.Direction) dataconn.Inspector { return &taster{dislikes: value} }
+		p.judge().inspector = func() dataconn.Inspector { return &taster{dislikes: value} }
+	case "deny": // CLASS, VERB, "CLASS DIRECTORY", or "USER NAME"
+		what, below, _ := strings.Cut(value, " ")
+		p.judge().denials = append(p.judge().denials, denial{what, below})
+	case "ask_directory":
+		p.session.AskDirectory = true
 	default:
 		p.t.Fatalf("%s: no option %q", p.where, key)
 	}
+}
+
+// judge is the session's Policy.
+func (p *stage) judge() *judge {
+	if p.session.Policy == nil {
+		p.session.Policy = &judge{}
+	}
+	return p.session.Policy.(*judge)
 }
 
 var logins = map[string]Logins{

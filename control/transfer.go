@@ -17,6 +17,9 @@ type running struct {
 	cmd       wire.Command
 	direction dataconn.Direction
 	begun     time.Time
+	path      string // resolved; empty: unknown
+	offset    int64
+	rule      string // that admitted it
 
 	withheld  wire.Reply // the server's 150, until the client has been called; Code 0: none
 	released  bool       // bytes may move: the client has seen 150, or the server said no such thing
@@ -39,7 +42,7 @@ const maxUrgent = 4
 // transfer performs a verb that moves data. The client's final reply waits for two things: the server's own final reply,
 // and our copy. The end of a download is kept from the client until the server has confirmed it, because a server that
 // dies ends its data connection just as one that is done.
-func (s *Session) transfer(cmd wire.Command, d dataconn.Direction) error {
+func (s *Session) transfer(cmd wire.Command, d dataconn.Direction, ruling Ruling) error {
 	if s.Protection == RequireTLS && !s.private[dataconn.Client] {
 		return &Refusal{Code: 521, Text: "Data connections must be protected: say PROT P first", Rule: "tls"}
 	}
@@ -54,11 +57,11 @@ func (s *Session) transfer(cmd wire.Command, d dataconn.Direction) error {
 	}
 	t := &running{Transfer: s.armed, cmd: cmd, direction: d, begun: time.Now()}
 	s.armed = nil
-	var inspector dataconn.Inspector
-	if s.Inspect != nil {
-		inspector = s.Inspect(cmd, d)
-	}
-	t.Begin(d, s.securing(t), inspector)
+	t.path, t.offset, t.rule = s.resolved(cmd), s.standing.offset, ruling.Rule
+	// Before anything moves: what was on its way when all ends at once is known then.
+	s.observe(Transferring{Verb: cmd.Verb, Path: cmd.Arg, Resolved: t.path, Upload: d == dataconn.Upload, Offset: t.offset, Rule: t.rule})
+	t.Pace(ruling.Pace)
+	t.Begin(d, s.securing(t), ruling.Inspector)
 	code, err := 0, s.tell(cmd)
 	if err == nil {
 		t.by = time.Now().Add(s.Timeouts.Reply)
@@ -78,9 +81,12 @@ func (s *Session) transfer(cmd wire.Command, d dataconn.Direction) error {
 // report tells the Observer how the transfer ended.
 func (s *Session) report(t *running, code int, err error) {
 	e := Transferred{
-		Verb: t.cmd.Verb, Path: t.cmd.Arg, Upload: t.direction == dataconn.Upload,
+		Verb: t.cmd.Verb, Path: t.cmd.Arg, Resolved: t.path, Upload: t.direction == dataconn.Upload, Offset: t.offset, Rule: t.rule,
 		Bytes: t.Bytes(), Duration: time.Since(t.begun), Code: code, Err: err,
 		Carried: t.Carried().String(), TLS: t.facts,
+	}
+	if code != 0 {
+		e.Text = s.said.text
 	}
 	if e.Err == nil {
 		e.Err = t.Err()
@@ -314,7 +320,7 @@ func (s *Session) broken(t *running) (done bool, code int, err error) {
 	switch ours := t.ours(); {
 	case ours != nil:
 		r = ours.reply()
-		s.observe(Refused{Verb: t.cmd.Verb, Refusal: ours})
+		s.observe(Refused{Verb: t.cmd.Verb, Path: t.cmd.Arg, Resolved: t.path, Refusal: ours})
 	case !t.Connected():
 		r = wire.NewReply(425, "Cannot open a data connection")
 	case errors.As(t.Err(), &leg) && leg.Act == "TLS" && leg.Side == dataconn.Client:
@@ -377,7 +383,8 @@ func (s *Session) interject(t *running) error {
 	var syntax *wire.SyntaxError
 	later := errors.As(err, &syntax) && !syntax.Binary // its answer would be taken for the transfer's now
 	if err == nil {
-		later = verbs[cmd.Verb].flags&urgent == 0 || len(t.urgent) >= maxUrgent
+		later = verbs[cmd.Verb].flags&urgent == 0 || len(t.urgent) >= maxUrgent ||
+			s.Policy != nil && cmd.Verb == "STAT" && cmd.Arg != "" // a listing, on which the Policy has to rule; its refusal would be taken for the transfer's
 	}
 	if later {
 		s.held = true

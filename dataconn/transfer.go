@@ -59,6 +59,7 @@ type Transfer struct {
 	direction Direction
 	secure    [2]Secure // by Side
 	inspector Inspector
+	pace      func(net.Conn)
 	committed bool // of the caller's goroutine
 	bytes     atomic.Int64
 	err       error // see copied
@@ -127,6 +128,9 @@ func (t *Transfer) Begin(d Direction, secure [2]Secure, inspector Inspector) {
 	t.direction, t.secure, t.inspector = d, secure, inspector
 	close(t.begun)
 }
+
+// Pace has pace given the connection that bytes leave on, before they move; nil: nothing is. Call it before Begin.
+func (t *Transfer) Pace(pace func(net.Conn)) { t.pace = pace }
 
 // Release lets bytes move. Call it once the client has been told that they will (150): small files that overtook
 // the reply have confused clients.
@@ -486,6 +490,9 @@ func (c chunk) after(took, idle time.Duration) chunk {
 // loses nothing, as the kernel's pipe is empty then; a write timeout does, so it ends the transfer.
 func (t *Transfer) copy(from, to Side) error {
 	src, dst := t.legs[from], t.legs[to]
+	if t.pace != nil {
+		t.pace(dst)
+	}
 	if t.carried == Secured || t.inspector != nil {
 		t.carried = max(t.carried, Copied)
 		return t.relay(from, to)
