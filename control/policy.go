@@ -109,32 +109,7 @@ func (s *Session) ask(cmd wire.Command) (Ruling, error) {
 			return Ruling{}, err
 		}
 	}
-	v, known := verbs[cmd.Verb]
-	r := Request{
-		Verb: cmd.Verb, Class: v.class, User: s.user, Size: -1, Offset: s.standing.offset, Secured: s.secured, Private: s.private,
-		Early: v.flags&early != 0 && v.action != login,
-	}
-	if !known {
-		r.Class = Modify
-	}
-	switch {
-	case cmd.Verb == "USER":
-		r.User = cmd.Arg
-	case r.User == "":
-		r.User = s.claimed
-	case cmd.Verb == "SITE":
-		sub, _, _ := strings.Cut(cmd.Arg, " ")
-		r.Sub = strings.ToUpper(sub)
-	}
-	if v.action == download || v.action == upload {
-		r.Moves = true
-		if v.action == upload {
-			r.Direction = dataconn.Upload
-		}
-		if s.standing.size >= 0 && (s.standing.measured == cmd.Arg || s.standing.measured == "" && r.Direction == dataconn.Upload) {
-			r.Size = s.standing.size
-		}
-	}
+	r := s.request(cmd)
 	var acts []Act
 	var lost error
 	r.Acts = func() []Act {
@@ -144,7 +119,7 @@ func (s *Session) ask(cmd wire.Command) (Ruling, error) {
 		}
 		return acts
 	}
-	ruling := s.Policy.Admit(&r)
+	ruling := s.Policy.Admit(r)
 	switch {
 	case lost != nil:
 		return ruling, lost
@@ -152,6 +127,38 @@ func (s *Session) ask(cmd wire.Command) (Ruling, error) {
 		return ruling, ruling.Refusal
 	}
 	return ruling, nil
+}
+
+// request is a command as a Policy is asked about it, but for its acts.
+func (s *Session) request(cmd wire.Command) *Request {
+	v, known := verbs[cmd.Verb]
+	r := &Request{
+		Verb: cmd.Verb, Class: v.class, User: s.user, Size: -1, Offset: s.standing.offset, Secured: s.secured, Private: s.private,
+		Early: v.flags&early != 0 && v.action != login,
+	}
+	switch {
+	case !known:
+		r.Class = Modify
+	case cmd.Verb == "SITE":
+		sub, _, _ := strings.Cut(cmd.Arg, " ")
+		r.Sub = strings.ToUpper(sub)
+	}
+	switch {
+	case cmd.Verb == "USER":
+		r.User = cmd.Arg
+	case r.User == "":
+		r.User = s.claimed
+	}
+	if v.action == download || v.action == upload {
+		r.Moves = true
+		if v.action == upload {
+			r.Direction = dataconn.Upload
+		}
+		if st := s.standing; st.size >= 0 && (st.measured == cmd.Arg || st.measured == "" && v.action == upload) {
+			r.Size = st.size
+		}
+	}
+	return r
 }
 
 // read is what a command may do, as far as is known.
