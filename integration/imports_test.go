@@ -41,6 +41,7 @@ var outside = []struct {
 	{"github.com/spf13/viper", []string{"config"}, "the file is config's alone"},
 	{"github.com/go-viper/", []string{"config"}, "the file is config's alone"},
 	{"go.yaml.in/", []string{"config"}, "the file is config's alone"},
+	{"github.com/bmatcuk/doublestar/", []string{"config"}, "paths are the rules' alone"},
 	{"github.com/spf13/cobra", []string{"cmd/ftpalg"}, "the command line is the program's alone"},
 	{"github.com/go-ldap/", []string{directory}, "the directory is accounts' alone"},
 	{"github.com/go-crypt/", []string{"proxy/accounts"}, "hashes of passwords are accounts' alone"},

@@ -350,7 +350,9 @@ func pace(c *net.TCPConn, rate int64) error {
 	if err != nil {
 		return err
 	}
-	return rawControl(raw, func(fd int) error { return unix.SetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, uint64(rate)) })
+	return rawControl(raw, func(fd int) error {
+		return unix.SetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, uint64(rate))
+	})
 }
 
 // gather has the kernel call a connection readable once that many bytes are there, or its end is (SO_RCVLOWAT).
