@@ -27,6 +27,13 @@ func (j *judge) Paths() bool {
 	return slices.ContainsFunc(j.denials, func(d denial) bool { return d.below != "" })
 }
 
+func (j *judge) Enter(user string) *Refusal {
+	if slices.Contains(j.denials, denial{"ENTER", user}) {
+		return &Refusal{Text: "No more sessions", Rule: "ENTER"}
+	}
+	return nil
+}
+
 func (j *judge) Hides(verb string) bool { return slices.Contains(j.denials, denial{what: verb}) }
 
 func (j *judge) Admit(r *Request) Ruling {

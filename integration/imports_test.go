@@ -22,6 +22,7 @@ var rooms = map[string][]string{
 	"proxy":               {"config", "control", "control/wire", "dataconn", "tlsmitm", "proxy/..."},
 	"proxy/firewall":      {},
 	"proxy/accounts":      {},
+	"proxy/audit":         {},
 	"proxy/web":           {"control/wire"}, // a session is to it what it is to its client
 	"control":             {"control/wire", "dataconn", "tlsmitm"},
 	"control/wire":        {},
