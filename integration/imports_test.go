@@ -22,6 +22,7 @@ var rooms = map[string][]string{
 	"proxy":               {"config", "control", "control/wire", "dataconn", "tlsmitm", "proxy/..."},
 	"proxy/firewall":      {},
 	"proxy/accounts":      {},
+	"proxy/quota":         {"config"},
 	"proxy/web":           {"control/wire"}, // a session is to it what it is to its client
 	"control":             {"control/wire", "dataconn", "tlsmitm"},
 	"control/wire":        {},
@@ -45,6 +46,7 @@ var outside = []struct {
 	{"github.com/go-ldap/", []string{directory}, "the directory is accounts' alone"},
 	{"github.com/go-crypt/", []string{"proxy/accounts"}, "hashes of passwords are accounts' alone"},
 	{"golang.org/x/crypto", []string{"proxy/accounts"}, "hashes of passwords are accounts' alone"},
+	{"go.etcd.io/", []string{"proxy/quota"}, "the file of counts is quota's alone"},
 	{"golang.org/x/term", []string{"cmd/ftpalg"}, "a terminal is the command line's alone"},
 	{"golang.org/x/sys", []string{"proxy/...", demo, bench}, "system calls are proxy's alone"},
 	{"github.com/google/nftables", []string{"proxy/firewall", demo}, "system calls are proxy's alone"},
