@@ -14,8 +14,9 @@ import (
 
 // Check says what is wrong with the files that a configuration names. It is for config.Options.Check.
 func Check(cfg *config.Config) config.Faults {
-	_, faults := openAccounts(cfg, nil, nil)
-	return append(CheckTLS(cfg), faults...)
+	known, faults := openAccounts(cfg, nil, nil)
+	_, wrong := newRegime(cfg, known)
+	return append(append(CheckTLS(cfg), faults...), wrong...)
 }
 
 // openAccounts reads the accounts of a configuration, nil if it has none, or says what is wrong with them.
@@ -48,23 +49,24 @@ func openAccounts(cfg *config.Config, guard *accounts.Guard, log *slog.Logger) (
 	if len(faults) > 0 {
 		return nil, faults
 	}
-	return a, missing(cfg, a)
+	for i, d := range cfg.Destinations {
+		faults = append(faults, missing(fmt.Sprintf("destinations[%d]", i), d.Accounts, d.Groups, cfg, a)...)
+	}
+	return a, faults
 }
 
-// missing says which accounts and groups rules speak of that there are not: a rule that denies them would deny nobody.
-func missing(cfg *config.Config, a *accounts.Accounts) (faults config.Faults) {
-	for i, d := range cfg.Destinations {
-		names, groups := a.Missing(asStrings(d.Accounts), asStrings(d.Groups))
-		for _, n := range names {
-			faults = append(faults, config.Fault{Key: fmt.Sprintf("destinations[%d].accounts", i), Text: fmt.Sprintf("%q is no account in %s", n, cfg.Accounts.File)})
+// missing says which accounts and groups a rule speaks of that there are not: one that denies them would deny nobody.
+func missing(key string, accounts, groups []config.Account, cfg *config.Config, a *accounts.Accounts) (faults config.Faults) {
+	names, unknown := a.Missing(asStrings(accounts), asStrings(groups))
+	for _, n := range names {
+		faults = append(faults, config.Fault{Key: key + ".accounts", Text: fmt.Sprintf("%q is no account in %s", n, cfg.Accounts.File)})
+	}
+	for _, g := range unknown {
+		text := fmt.Sprintf("%q is no group in %s", g, cfg.Accounts.Groups)
+		if cfg.Accounts.Groups == "" {
+			text = fmt.Sprintf("%q is no group: write accounts.groups", g)
 		}
-		for _, g := range groups {
-			text := fmt.Sprintf("%q is no group in %s", g, cfg.Accounts.Groups)
-			if cfg.Accounts.Groups == "" {
-				text = fmt.Sprintf("%q is no group: write accounts.groups", g)
-			}
-			faults = append(faults, config.Fault{Key: fmt.Sprintf("destinations[%d].groups", i), Text: text})
-		}
+		faults = append(faults, config.Fault{Key: key + ".groups", Text: text})
 	}
 	return faults
 }

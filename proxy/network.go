@@ -42,6 +42,8 @@ type network struct {
 	listenClient func(ctx context.Context, server netip.AddrPort) (net.Listener, error) // nil: the client's data connections come to ports of ours
 
 	client netip.AddrPort // the client
+	conn   net.Conn       // its control connection
+	name   string         // of the server, in lower case; empty: it was given by address
 	dialed netip.AddrPort // what the client dialed, as it sees it; the zero value where that was ourselves
 	local  netip.AddrPort // our end of the client's control connection
 	// announced is where the client has connected to, if a load balancer has brought its connection. It is an address of ours or not.

@@ -11,13 +11,16 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"ftpalg/config"
 	"ftpalg/dataconn"
 	"ftpalg/proxy/accounts"
+	"ftpalg/proxy/audit"
 	"ftpalg/proxy/firewall"
+	"ftpalg/proxy/quota"
 )
 
 // Proxy is a running gateway. Make one with New.
@@ -32,11 +35,15 @@ type Proxy struct {
 	tunnels    tunnels
 	remains    *firewall.TimeWaits
 	guard      *accounts.Guard
+	regime     atomic.Pointer[regime]
+	quotas     atomic.Pointer[quota.Store]
+	audit      atomic.Pointer[audit.Log] // nil: nothing is recorded
 	sessions   sync.WaitGroup
 	loops      sync.WaitGroup // accept loops
 
 	mu         sync.Mutex
-	identities *identities // of the configuration in force
+	cfg        *config.Config // in force; nil before the first
+	identities *identities    // of it
 	listeners  map[address]*listener
 	conns      map[net.Conn]struct{} // the control connections of running sessions
 	ctx        context.Context       // done when draining begins
@@ -76,6 +83,16 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		id.close()
 		return wrong
 	}
+	g, wrong := newRegime(cfg, known)
+	if len(wrong) > 0 {
+		id.close()
+		return wrong
+	}
+	store, record, err := p.openBooks(cfg)
+	if err != nil {
+		id.close()
+		return err
+	}
 	k := sockets{mayBeTransparent: canBeTransparent() == nil}
 	if canMark() {
 		k.mark = uint32(cfg.Mark)
@@ -102,6 +119,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 			l.Close()
 		}
 		id.close()
+		p.closeBooks(store, record)
 		return errors.Join(faults...)
 	}
 	if p.identities != nil {
@@ -109,6 +127,10 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	}
 	p.identities = id
 	// From here on nothing fails that leaves less than there was.
+	g.succeed(p.regime.Load())
+	p.keepBooks(store, record)
+	p.regime.Store(g)
+	p.cfg = cfg
 	p.pinholes.adopt(cfg)
 	for i := range cfg.Listeners {
 		s := &setting{cfg: cfg, listener: &cfg.Listeners[i], sockets: k, identities: id, accounts: known}
@@ -143,6 +165,7 @@ func (p *Proxy) Drain() {
 	p.sessions.Wait()
 	p.pinholes.close()
 	p.remains.Settle(remainsPatience)
+	p.keepBooks(nil, nil)
 }
 
 // Close stops accepting and cuts all sessions off. It returns when they are over.
@@ -158,6 +181,7 @@ func (p *Proxy) Close() {
 	p.sessions.Wait()
 	p.pinholes.close()
 	p.remains.Settle(remainsPatience)
+	p.keepBooks(nil, nil)
 }
 
 func (p *Proxy) stopAccepting() {

@@ -99,6 +99,8 @@ type served struct {
 	client   net.Conn
 	counted  bool // by somebody else
 	session  *control.Session
+	policing *policing
+	recorder *recorder
 	servers  []net.Conn // one, as a rule
 	loggedIn bool
 }
@@ -106,13 +108,23 @@ type served struct {
 // admit makes a client's session, or turns it away and returns nil.
 func (p *Proxy) admit(s *setting, a arrival) *served {
 	cfg, l := s.cfg, s.listener
-	log := p.log.With("session", fmt.Sprintf("%012x", rand.Uint64()>>16), "listener", l.Name, "client", a.client)
+	id := fmt.Sprintf("%012x", rand.Uint64()>>16)
+	log := p.log.With("session", id, "listener", l.Name, "client", a.client)
 	n := &network{sockets: s.sockets, cfg: cfg, listener: l, counts: &p.counts, ports: &p.ports, own: &p.own, remains: p.remains, pinholes: &p.pinholes,
-		client: a.client, local: a.local, announced: a.announced, places: a.places, listenClient: a.listen, account: a.account, identities: s.identities}
+		client: a.client, conn: a.conn, local: a.local, announced: a.announced, places: a.places, listenClient: a.listen, account: a.account, identities: s.identities}
+	v := &served{p: p, n: n, client: a.conn, counted: a.counted}
+	observer := &logger{loggedIn: v.login}
+	observer.log.Store(log)
+	if a.account != nil {
+		observer.identify(a.account.Name)
+	}
+	v.recorder = &recorder{p: p, n: n, id: id, logger: observer}
+	v.policing = &policing{p: p, n: n, log: observer, record: v.recorder}
+	v.recorder.policing = v.policing
 	if !a.counted {
 		if r := p.counts.admit(a.client.Addr(), cfg.Limits); r != nil {
 			log.Warn("refused a session", "text", r.Text, "rule", r.Rule)
-			turnAway(a.conn, r)
+			v.recorder.turnAway(r)
 			return nil
 		}
 	}
@@ -123,23 +135,19 @@ func (p *Proxy) admit(s *setting, a arrival) *served {
 		to, err := originalDestination(below(a.conn).(*net.TCPConn))
 		if err != nil {
 			log.Warn("refused a session", "text", "the connection was not redirected", "error", err)
-			turnAway(a.conn, &control.Refusal{Code: 421, Text: "This port serves redirected connections only"})
+			v.recorder.turnAway(&control.Refusal{Code: 421, Text: "This port serves redirected connections only"})
 			p.counts.leave(a.client.Addr(), false)
 			return nil
 		}
 		n.dialed = to
 	}
-	v := &served{p: p, n: n, client: a.conn, counted: a.counted}
-	observer := &logger{loggedIn: v.login}
-	observer.log.Store(log)
-	if a.account != nil {
-		observer.identify(a.account.Name)
-	}
 	session := &control.Session{
 		Client:        a.conn,
 		Connect:       v.connect,
 		Network:       n,
-		Observer:      observer,
+		Observer:      v.recorder,
+		Policy:        v.policing,
+		AskDirectory:  cfg.Policy.AskDirectory,
 		Stranger:      observer.stranger,
 		Gone:          gone,
 		SendUrgent:    sendUrgent,
@@ -209,6 +217,7 @@ func (v *served) login() {
 
 // leave gives back what a session that has ended held.
 func (v *served) leave() {
+	v.policing.leave()
 	for _, c := range v.servers {
 		v.p.untrack(c)
 		v.n.Closed(dataconn.Server, dataconn.AddrPort(c.LocalAddr()), dataconn.AddrPort(c.RemoteAddr()))
@@ -272,6 +281,7 @@ func (p *Proxy) connect(ctx context.Context, n *network, name string) (*net.TCPC
 			if name == "" && n.listener.Mode != config.TPROXY && n.listener.Mode != config.Redirect {
 				name = to.at.Addr().String() // that is how it was named
 			}
+			n.name = to.name
 			n.meet(rule, name)
 			return c, nil
 		}

@@ -20,7 +20,8 @@ func newRun(o *options) *cobra.Command {
 
 SIGTERM or SIGINT: accept no more, let transfers finish for timeouts.drain, end.
 The same again:    end at once.
-SIGHUP:            read the configuration again; if it is wrong, keep the old one.`,
+SIGHUP:            read the configuration again; if it is wrong, keep the old one.
+SIGUSR1:           open the files of the audit anew, for logrotate.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := o.load(cmd.ErrOrStderr(), proxy.Check)
@@ -36,7 +37,7 @@ SIGHUP:            read the configuration again; if it is wrong, keep the old on
 func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 	// Signals are ours before the first listener is open: a SIGHUP must never kill.
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1)
 	defer signal.Stop(signals)
 
 	level := new(slog.LevelVar)
@@ -53,6 +54,10 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 		log.Warn(line)
 	}
 	for sig := range signals {
+		if sig == syscall.SIGUSR1 {
+			reopen(p, log)
+			continue
+		}
 		if sig != syscall.SIGHUP {
 			log.Info("draining: no new sessions, transfers may finish; the same signal again ends them", "signal", sig.String(), "for", cfg.Timeouts.Drain.String())
 			break
@@ -80,11 +85,22 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 			log.Info("stopped")
 			return nil
 		case sig := <-signals:
-			if sig != syscall.SIGHUP {
+			switch sig {
+			case syscall.SIGHUP:
+			case syscall.SIGUSR1:
+				reopen(p, log)
+			default:
 				log.Warn("stopping at once", "signal", sig.String())
 				p.Close()
 			}
 		}
+	}
+}
+
+// reopen opens the files of the audit anew.
+func reopen(p *proxy.Proxy, log *slog.Logger) {
+	if err := p.ReopenAudit(); err != nil {
+		log.Error("the audit's files are not opened anew; the old ones stay in use", "error", err)
 	}
 }
 

@@ -260,6 +260,12 @@ func (r *Rule) isFor(q *control.Request) bool {
 	})
 }
 
+// MatchUser reports whether a pattern of users, as rules have it, matches one.
+func MatchUser(pattern, user string) bool {
+	ok, _ := path.Match(userText(pattern), userText(user))
+	return ok
+}
+
 // matchesPath reports whether a path is one of a rule's, as far as it can be told.
 func (r *Rule) matchesPath(t *target) bool {
 	for i := range r.paths {

@@ -151,6 +151,9 @@ func unmatchable(p string) string {
 // userText writes a user's name, or a pattern of names, so that path.Match takes / for a character like others. NUL is in none.
 func userText(s string) string { return strings.ReplaceAll(s, "/", "\x00") }
 
+// Rules are all rules, in order.
+func (s *Set) Rules() []*Rule { return s.rules }
+
 // Count is how many commands a rule has decided. A transfer that was decided again counts again.
 type Count struct {
 	Rule *Rule // nil: the default
