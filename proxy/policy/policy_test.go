@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -581,5 +582,25 @@ func BenchmarkDecide1000(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestTogether has sessions share a Set, as they do.
+func TestTogether(t *testing.T) {
+	set := compile(t, config.PolicyAllow, config.PolicyRule{Name: "a", Action: config.PolicyDeny, Paths: []string{"/a/**"}, When: `verb != "CWD"`})
+	const sessions, commands = 8, 200
+	var all sync.WaitGroup
+	for range sessions {
+		all.Go(func() {
+			b := set.Bind(Facts{})
+			for range commands {
+				b.Decide(ask("RETR", "/a/b"), noon)
+				b.Decide(ask("CWD", "/a"), noon)
+			}
+		})
+	}
+	all.Wait()
+	if c := set.Counts(); c[0].N != sessions*commands || c[1].N != sessions*commands {
+		t.Errorf("%d by the rule, %d by default", c[0].N, c[1].N)
 	}
 }
