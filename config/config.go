@@ -96,6 +96,8 @@ type Config struct {
 	Destinations []Destination `yaml:"destinations"`
 	// Accounts are who may log in to an explicit listener, for the rules of Destinations. Without File and LDAP there are none.
 	Accounts Accounts `yaml:"accounts"`
+	Policy   Policy   `yaml:"policy"`
+	Audit    Audit    `yaml:"audit"`
 	TLS      TLS      `yaml:"tls"`
 	// Mark is the SO_MARK of every socket ftpalg makes, so that rules can tell them from intercepted traffic.
 	Mark Mark `yaml:"mark"`

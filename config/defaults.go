@@ -16,6 +16,8 @@ func Default() *Config {
 		// single bits. 0x0f7a is as near as hexadecimal comes to "ftpa"; 3990 is far from the kernel's 253 to 255 and
 		// from the round numbers that people choose.
 		Accounts:   defaultAccounts(),
+		Policy:     defaultPolicy(),
+		Audit:      defaultAudit(),
 		Mark:       0x0f7a0001,
 		DivertMark: 0x0f7a0002,
 		RouteTable: 3990,
@@ -58,6 +60,7 @@ func (c *Config) complete() {
 			d.TLS.complete()
 		}
 	}
+	c.Policy.complete()
 	taken := map[string]bool{}
 	for i := range c.Listeners {
 		c.Listeners[i].complete(c.TLS.AuthorityCert != "")

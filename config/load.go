@@ -153,7 +153,7 @@ func (l *loader) environment(environ []string) {
 			continue
 		}
 		problem := "no key has this name"
-		if strings.HasPrefix(name, "LISTENERS") || strings.HasPrefix(name, "DESTINATIONS") {
+		if isList(strings.ToLower(name), "_") {
 			problem = "lists cannot be set in the environment; write them in a file"
 		} else if near := nearest(name, slices.Sorted(maps.Keys(known))); near != "" {
 			problem += "; did you mean " + prefix + near + "?"
@@ -174,11 +174,17 @@ func (l *loader) flags(flags map[string]string) {
 			continue
 		}
 		problem := "unknown key" + didYouMean(key, slices.Sorted(maps.Keys(known)))
-		if strings.HasPrefix(key, "listeners") || strings.HasPrefix(key, "destinations") {
+		if isList(key, ".") {
 			problem = "lists cannot be set by flags; write them in a file"
 		}
 		l.faults = append(l.faults, Fault{File: fromFlag, Key: printable(key), Text: problem})
 	}
+}
+
+// isList reports whether a key, whose parts are joined by a separator, is that of a list or in one.
+func isList(key, separator string) bool {
+	return slices.ContainsFunc([]string{"listeners", "destinations", "policy.rules", "policy.quotas"},
+		func(list string) bool { return strings.HasPrefix(key, strings.ReplaceAll(list, ".", separator)) })
 }
 
 // variable is the name of the environment variable for a key, without FTPALG_.

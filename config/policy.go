@@ -1,8 +1,15 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
+	slash "path"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
+
+	"github.com/bmatcuk/doublestar/v4"
 )
 
 // Policy is who may do what. Its rules are ordered, and the first that matches decides; where none does, Default.
@@ -131,3 +138,289 @@ const (
 	PerAccount QuotaPer = "account" // of the proxy
 	PerAll     QuotaPer = "all"     // everybody together
 )
+
+const minRate = 1000 // bytes a second; below it, a transfer and a stalled one cannot be told apart
+
+// UnmarshalText reads a size and "/s"; it fails without them.
+func (r *Rate) UnmarshalText(text []byte) error {
+	var s Size
+	size, ok := strings.CutSuffix(string(text), "/s")
+	if !ok || s.UnmarshalText([]byte(size)) != nil {
+		return fmt.Errorf("%s is no rate: write a size and /s, such as 2MB/s or 512KiB/s", quoted(string(text)))
+	}
+	*r = Rate(s)
+	return nil
+}
+
+// String writes the rate as UnmarshalText reads it.
+func (r Rate) String() string { return Size(r).String() + "/s" }
+
+var weekdays = [7]string{"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"}
+
+// UnmarshalText reads hours with days before them, or without: those are on every day.
+func (h *WeeklyHours) UnmarshalText(text []byte) error {
+	wrong := fmt.Errorf("%s are no hours: write 08:00-18:00, Mon-Fri 08:00-18:00 or Sat,Sun 22:00-06:00; days are %s", quoted(string(text)), strings.Join(weekdays[:], " "))
+	days, hours, ok := strings.Cut(string(text), " ")
+	if !ok {
+		days, hours = "Sun-Sat", days
+	}
+	var out WeeklyHours
+	for part := range strings.SplitSeq(days, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		from, to := slices.Index(weekdays[:], first), slices.Index(weekdays[:], last)
+		if from < 0 || to < 0 {
+			return wrong
+		}
+		for d := from; ; d = (d + 1) % 7 {
+			out.Days[d] = true
+			if d == to {
+				break
+			}
+		}
+	}
+	from, to, ok := strings.Cut(strings.TrimSpace(hours), "-")
+	var ok1, ok2 bool
+	out.Begin, ok1 = clock(from)
+	out.End, ok2 = clock(to)
+	if !ok || !ok1 || !ok2 || out.Begin == 24*time.Hour {
+		return wrong
+	}
+	*h = out
+	return nil
+}
+
+// clock reads HH:MM, 00:00 to 24:00.
+func clock(s string) (time.Duration, bool) {
+	hours, minutes, _ := strings.Cut(s, ":")
+	h, err1 := strconv.Atoi(hours)
+	m, err2 := strconv.Atoi(minutes)
+	if err1 != nil || err2 != nil || len(hours) != 2 || len(minutes) != 2 || !consistsOf(hours+minutes, digits) || m > 59 || h > 24 || h == 24 && m > 0 {
+		return 0, false
+	}
+	return time.Duration(h)*time.Hour + time.Duration(m)*time.Minute, true
+}
+
+// String writes the hours as UnmarshalText reads them.
+func (h WeeklyHours) String() string {
+	var days []string
+	for i := range weekdays {
+		if d := (i + 1) % 7; h.Days[d] { // the week begins on Monday
+			days = append(days, weekdays[d])
+		}
+	}
+	hours := fmt.Sprintf("%02d:%02d-%02d:%02d", h.Begin/time.Hour, h.Begin%time.Hour/time.Minute, h.End/time.Hour, h.End%time.Hour/time.Minute)
+	if len(days) == 7 {
+		return hours
+	}
+	return strings.Join(days, ",") + " " + hours
+}
+
+// Contains reports whether it is one of the hours, by the wall clock of t's zone. An hour that a change to summer time leaves out
+// never comes, one that it repeats counts twice.
+func (h WeeklyHours) Contains(t time.Time) bool {
+	now := time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute + time.Duration(t.Second())*time.Second
+	today, yesterday := h.Days[t.Weekday()], h.Days[(t.Weekday()+6)%7]
+	if h.Begin < h.End {
+		return today && h.Begin <= now && now < h.End
+	}
+	return today && h.Begin <= now || yesterday && now < h.End
+}
+
+func defaultPolicy() Policy {
+	return Policy{Default: PolicyAllow, AskDirectory: true, TimeZone: "Local"}
+}
+
+// complete gives rules and quotas their defaults, and verbs their one spelling.
+func (p *Policy) complete() {
+	if len(p.Rules) == 0 {
+		p.Rules = nil // as Destinations
+	}
+	if len(p.Quotas) == 0 {
+		p.Quotas = nil
+	}
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		if r.Name == "" {
+			r.Name = element("policy.rules", i)
+		}
+		for j, c := range r.Commands {
+			r.Commands[j] = strings.ToUpper(c)
+		}
+	}
+	for i := range p.Quotas {
+		q := &p.Quotas[i]
+		if q.Name == "" {
+			q.Name = element("policy.quotas", i)
+		}
+		if q.Per == "" {
+			q.Per = PerClient
+		}
+		if q.Window == 0 {
+			q.Window = 24 * time.Hour
+		}
+	}
+}
+
+// Most of rules and quotas: more are generated, and by a fault.
+const (
+	maxRules  = 10000
+	maxQuotas = 1000
+)
+
+func (k *checker) policy(c *Config) {
+	p := &c.Policy
+	const key = "policy"
+	oneOf(k, key+".default", p.Default, []PolicyAction{PolicyAllow, PolicyDeny})
+	if _, err := time.LoadLocation(p.TimeZone); err != nil || p.TimeZone == "" {
+		k.fault(key+".time_zone", "%s is not known here: write Local, UTC or a name such as Europe/Zurich, for which Debian has the package tzdata", quoted(p.TimeZone))
+	}
+	if len(p.Rules) > maxRules {
+		k.fault(key+".rules", "has %d rules, more than %d", len(p.Rules), maxRules)
+	}
+	if len(p.Quotas) > maxQuotas {
+		k.fault(key+".quotas", "has %d quotas, more than %d", len(p.Quotas), maxQuotas)
+	}
+	named := map[string]bool{}
+	for i := range p.Rules {
+		k.rule(element(key+".rules", i), &p.Rules[i], c, named)
+	}
+	named = map[string]bool{}
+	for i := range p.Quotas {
+		k.quota(element(key+".quotas", i), &p.Quotas[i], c, named)
+	}
+}
+
+// title checks the name of a rule or quota.
+func (k *checker) title(key, name string, named map[string]bool) {
+	switch {
+	case strings.HasPrefix(name, "policy."): // ours
+	case len(name) > 64 || !consistsOf(name, letters+digits+"._-"):
+		k.fault(key+".name", "%s is no name: use 1 to 64 letters, digits, '.', '_' and '-'", quoted(name))
+	case named[name]:
+		k.fault(key+".name", "%s is another's name too", quoted(name))
+	}
+	named[name] = true
+}
+
+// subjects checks what says whose sessions a rule or a quota is about.
+func (k *checker) subjects(key string, listeners []string, clients []netip.Prefix, servers []Target, users []string, accounts, groups []Account, c *Config) {
+	for i, l := range listeners {
+		if !slices.ContainsFunc(c.Listeners, func(x Listener) bool { return x.Name == l }) {
+			k.fault(element(key+".listeners", i), "%s is no listener of this file", quoted(l))
+		}
+	}
+	k.prefixes(key+".clients", clients)
+	k.targets(key+".servers", servers)
+	for i, u := range users {
+		if _, err := slash.Match(u, ""); err != nil || u == "" {
+			k.fault(element(key+".users", i), "%s is no name or pattern: * is any text, ? any character, [ab] one of some; write \\ before one that is meant", quoted(u))
+		}
+	}
+	k.members(key+".accounts", accounts, &c.Accounts)
+	k.members(key+".groups", groups, &c.Accounts)
+}
+
+func (k *checker) rule(key string, r *PolicyRule, c *Config, named map[string]bool) {
+	k.title(key, r.Name, named)
+	oneOf(k, key+".action", r.Action, []PolicyAction{PolicyAllow, PolicyDeny})
+	k.subjects(key, r.Listeners, r.Clients, r.Servers, r.Users, r.Accounts, r.Groups, c)
+	k.ports(key+".ports", r.Ports)
+	for i, v := range r.Commands {
+		verb, sub, more := strings.Cut(v, " ")
+		if !consistsOf(verb, upper+digits) || len(verb) < 3 || len(verb) > 16 || more && (verb != "SITE" || !consistsOf(sub, upper+digits+"_-") || sub == "") {
+			k.fault(element(key+".commands", i), "%s is no command: write a verb such as STOR, or SITE and a word", quoted(v))
+		}
+	}
+	for i, class := range r.Classes {
+		oneOf(k, element(key+".classes", i), class, []CommandClass{ClassAccess, ClassList, ClassRead, ClassWrite, ClassModify})
+	}
+	for i, p := range r.Paths {
+		if !strings.HasPrefix(p, "/") && !strings.HasPrefix(p, "**") || !doublestar.ValidatePattern(p) {
+			k.fault(element(key+".paths", i), "%s is no path or pattern: write /dir/** for all below, /dir/*.txt for files in it, **/*.exe for files anywhere", quoted(p))
+		}
+	}
+	for _, w := range []struct {
+		name, value string
+		allowed     []string
+	}{
+		{"direction", string(r.Direction), []string{string(DirectionDownload), string(DirectionUpload)}},
+		{"client_tls", string(r.ClientTLS), []string{string(TLSPlain), string(TLSProtected)}},
+		{"server_tls", string(r.ServerTLS), []string{string(TLSPlain), string(TLSProtected)}},
+	} {
+		if w.value != "" {
+			oneOf(k, join(key, w.name), w.value, w.allowed)
+		}
+	}
+	if r.Code != 0 && (r.Code < 400 || r.Code > 599) {
+		k.fault(key+".code", "is %d; a refusal's is 400 to 599", r.Code)
+	}
+	if len(r.Text) > 200 || strings.ContainsFunc(r.Text, func(c rune) bool { return c < ' ' || c == 0x7F }) {
+		k.fault(key+".text", "must be one line of at most 200 bytes, since it is a reply's")
+	}
+	for _, e := range []struct {
+		name  string
+		given bool
+		of    PolicyAction
+	}{
+		{"code", r.Code != 0, PolicyDeny}, {"text", r.Text != "", PolicyDeny},
+		{"rate", r.Rate != 0, PolicyAllow}, {"shared_rate", r.SharedRate != 0, PolicyAllow}, {"digest", r.Digest, PolicyAllow},
+	} {
+		if e.given && r.Action != e.of {
+			k.fault(join(key, e.name), "means nothing here: it is for rules whose action is %s", e.of)
+		}
+	}
+	for _, e := range []struct {
+		name string
+		rate Rate
+	}{{"rate", r.Rate}, {"shared_rate", r.SharedRate}} {
+		if e.rate != 0 && e.rate < minRate {
+			k.fault(join(key, e.name), "is %v; must be 1KB/s at least, or transfers are taken for stalled", e.rate)
+		}
+	}
+}
+
+func (k *checker) quota(key string, q *Quota, c *Config, named map[string]bool) {
+	k.title(key, q.Name, named)
+	oneOf(k, key+".per", q.Per, []QuotaPer{PerClient, PerUser, PerAccount, PerAll})
+	k.subjects(key, q.Listeners, q.Clients, q.Servers, q.Users, q.Accounts, q.Groups, c)
+	if q.Direction != "" {
+		oneOf(k, key+".direction", q.Direction, []MoveDirection{DirectionDownload, DirectionUpload})
+	}
+	if q.Sessions == 0 && q.Transfers == 0 && q.Bytes == 0 && q.Files == 0 {
+		k.fault(key, "bounds nothing; write sessions, transfers, bytes or files")
+	}
+	if q.Window < time.Minute {
+		k.fault(key+".window", "is %v; must be 1m at least", formatDuration(q.Window))
+	}
+	if q.Per == PerAccount && !c.Accounts.Given() {
+		k.fault(key+".per", "counts accounts, and there are none; write accounts.file, or accounts.ldap")
+	}
+}
+
+// strangePolicy warns of rules that do not do what they seem to.
+func (k *checker) strangePolicy(c *Config) {
+	p := &c.Policy
+	allowsAccess := func(r PolicyRule) bool {
+		return r.Action == PolicyAllow && len(r.Paths) == 0 && (len(r.Classes) == 0 || slices.Contains(r.Classes, ClassAccess)) && (len(r.Commands) == 0 || slices.Contains(r.Commands, "USER"))
+	}
+	if p.Default == PolicyDeny && !slices.ContainsFunc(p.Rules, allowsAccess) {
+		k.warn("policy.default", "denies all that no rule allows, and none allows to log in: write a rule with action: allow and classes: [access]")
+	}
+	if i := slices.IndexFunc(p.Rules, func(r PolicyRule) bool { return len(r.Paths) > 0 }); i >= 0 && !p.AskDirectory {
+		k.warn("policy.ask_directory", "is false, and rules speak of paths: what a client says relative to a directory that the server has not told is denied where a rule that denies has paths, and not allowed by rules that have")
+	}
+	for i, q := range p.Quotas {
+		if p.State == "" && (q.Bytes > 0 || q.Files > 0) {
+			k.warn(element("policy.quotas", i), "is forgotten at a restart; write policy.state, a file to keep it in")
+			break
+		}
+	}
+	seen := slices.ContainsFunc(p.Rules, func(r PolicyRule) bool { return r.LargerThan > 0 || r.Rate > 0 || r.SharedRate > 0 || r.Digest }) ||
+		slices.ContainsFunc(p.Quotas, func(q Quota) bool { return q.Bytes > 0 })
+	if i := slices.IndexFunc(c.Listeners, func(l Listener) bool { return l.DataPath == PathKernel }); i >= 0 && seen {
+		k.warn(element("listeners", i)+".data_path", "is kernel, but rules or quotas want to see or slow what moves; the kernel does not carry the transfers that they are about")
+	}
+}

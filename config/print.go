@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -52,6 +53,9 @@ func defaultText(key string) string {
 	}
 	if name, ok := strings.CutPrefix(key, "destinations[]."); ok {
 		return cell(field(Destination{TLS: DefaultDestinationTLS()}, name))
+	}
+	if name, ok := strings.CutPrefix(key, "policy.rules[]."); ok {
+		return cell(field(PolicyRule{}, name))
 	}
 	return cell(field(*Default(), key))
 }
@@ -109,7 +113,7 @@ type printer struct {
 func (p *printer) mapping(v reflect.Value, key, indent string) {
 	for i, name := range names(v.Type()) {
 		field, path := v.Field(i), join(key, name)
-		if !p.explain && isEmpty(field) {
+		if !p.explain && (isEmpty(field) || strings.HasPrefix(path, "policy.") && strings.Contains(path, "[].") && field.IsZero()) { // there, zero is none
 			continue
 		}
 		if key == "" && p.explain {
@@ -160,16 +164,25 @@ func (p *printer) samples(key, indent string) {
 			sample.element(reflect.ValueOf(l), key+"[]", "")
 		}
 	case "destinations":
-		walk(reflect.TypeFor[Destination](), "", func(name string, _ reflect.Type) {
-			p.comment(indent+"  ", name+": "+meaningOf(key+"[]."+name).text)
-		})
-		p.comment(indent+"  ", "Such as, in place of []:")
-		for _, d := range sampleDestinations() {
-			sample.element(reflect.ValueOf(d), key+"[]", "")
-		}
+		samplesOf(p, sample, sampleDestinations(), key, indent)
+	case "policy.rules":
+		samplesOf(p, sample, sampleRules(), key, indent)
+	case "policy.quotas":
+		samplesOf(p, sample, []Quota{{Name: "sessions", Per: PerUser, Sessions: 4, Transfers: 8, Window: 24 * time.Hour}}, key, indent)
 	}
 	for line := range strings.Lines(sample.String()) {
 		p.WriteString(indent + "  # " + line)
+	}
+}
+
+// samplesOf writes what the keys of an empty list's elements mean, and some elements.
+func samplesOf[T any](p, sample *printer, elements []T, key, indent string) {
+	walk(reflect.TypeFor[T](), "", func(name string, _ reflect.Type) {
+		p.comment(indent+"  ", name+": "+meaningOf(key+"[]."+name).text)
+	})
+	p.comment(indent+"  ", "Such as, in place of []:")
+	for _, e := range elements {
+		sample.element(reflect.ValueOf(e), key+"[]", "")
 	}
 }
 
@@ -198,6 +211,16 @@ func sampleDestinations() []Destination {
 			{Keyword: TargetLinkLocal}, {Keyword: TargetMetadata}, {Keyword: TargetUnspecified}}},
 		{Allow: []Target{{Host: "*"}}, Ports: []PortRange{{21, 21}, {1024, 65535}}},
 		{Deny: []Target{{Host: "*"}}},
+	}
+}
+
+// sampleRules protect one directory, and keep programs out in working hours and large files out always.
+func sampleRules() []PolicyRule {
+	hours := WeeklyHours{Begin: 8 * time.Hour, End: 18 * time.Hour, Days: [7]bool{false, true, true, true, true, true}}
+	return []PolicyRule{
+		{Name: "hidden", Action: PolicyDeny, Paths: []string{"/private/**"}},
+		{Name: "no-programs", Action: PolicyDeny, Classes: []CommandClass{ClassWrite}, Paths: []string{"**/*.exe"}, Hours: []WeeklyHours{hours}},
+		{Name: "no-large-files", Action: PolicyDeny, Direction: DirectionUpload, LargerThan: 1 << 30, Code: 552, Text: "Files of 1 GiB at most"},
 	}
 }
 

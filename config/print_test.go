@@ -22,8 +22,10 @@ func TestExampleIsDefault(t *testing.T) {
 func TestExampleHasEveryKey(t *testing.T) {
 	for _, key := range allKeys() {
 		pattern := `(?m)^ *(- )?` + key[strings.LastIndex(key, ".")+1:] + `:`
-		if name, ok := strings.CutPrefix(key, "destinations[]."); ok {
-			pattern = `(?m)^ *# ` + regexp.QuoteMeta(name) + `:`
+		for _, list := range []string{"destinations[].", "policy.rules[].", "policy.quotas[]."} {
+			if name, ok := strings.CutPrefix(key, list); ok {
+				pattern = `(?m)^ *# ` + regexp.QuoteMeta(name) + `:`
+			}
 		}
 		if !regexp.MustCompile(pattern).Match(Example()) {
 			t.Errorf("no %s in the example", key)
@@ -34,8 +36,10 @@ func TestExampleHasEveryKey(t *testing.T) {
 // TestExampleSamples takes the comment signs from the samples: what people do with an example must load.
 func TestExampleSamples(t *testing.T) {
 	text := string(Example())
-	text = strings.Replace(text, "destinations: []", "destinations:", 1)
-	text = regexp.MustCompile(`(?m)^  # (- .*|  .*)$`).ReplaceAllString(text, "  $1")
+	for _, list := range []string{"destinations", "rules", "quotas"} {
+		text = strings.Replace(text, list+": []", list+":", 1)
+	}
+	text = regexp.MustCompile(`(?m)^( +)# (- .*|  .*)$`).ReplaceAllString(text, "$1$2")
 	c := load(t, text, Options{})
 	var got []Mode
 	for _, l := range c.Listeners {
@@ -48,6 +52,9 @@ func TestExampleSamples(t *testing.T) {
 	want.complete()
 	if d := cmp.Diff(want.Destinations, c.Destinations, byValue); d != "" {
 		t.Error(d)
+	}
+	if d := cmp.Diff(sampleRules(), c.Policy.Rules, byValue); d != "" || len(c.Policy.Quotas) != 1 {
+		t.Error(d, c.Policy.Quotas)
 	}
 }
 

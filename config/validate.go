@@ -36,6 +36,8 @@ func (c *Config) check() *checker {
 		k.destination(element("destinations", i), d)
 	}
 	k.accounts(c)
+	k.policy(c)
+	k.audit(c)
 	k.marks(c)
 	k.positive("timeouts", c.Timeouts)
 	k.positive("limits", c.Limits)

@@ -34,6 +34,7 @@ func (k *checker) strange(c *Config) {
 	}
 	k.strangeDestinations(c)
 	k.strangeAccounts(c)
+	k.strangePolicy(c)
 	k.strangeTLS(c)
 }
 

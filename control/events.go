@@ -54,7 +54,7 @@ type LoginFailed struct {
 // Commanded: a command is over. It is the last event of each, whatever has become of it.
 type Commanded struct {
 	Verb     string
-	Class    Class  // of the verb; Access for those that are not in the table
+	Class    Class  // of the verb; Modify for those that are not in the table
 	Text     string // the command without secrets
 	Path     string // as the client gave it; empty: the command has none
 	Resolved string // empty: unknown
@@ -100,6 +100,7 @@ type Transferred struct {
 	Resolved string // empty: unknown
 	Upload   bool
 	Offset   int64  // by REST, bytes; not counted in Bytes
+	ASCII    bool   // TYPE A, or E; the bytes are those on the wire
 	Rule     string // that admitted it; empty: none
 	Bytes    int64
 	Duration time.Duration

@@ -41,6 +41,12 @@ func (s *Session) credential(cmd wire.Command) (wire.Reply, error) {
 	// 230 says that the user is in, after any of the three; 202 and 232 that no more is needed (RFC 959 §4.2, RFC 4217 §12.2).
 	if reply.Code == 230 || reply.Code == 232 || reply.Code == 202 && cmd.Verb == "PASS" {
 		s.user = s.claimed
+		if s.Policy != nil {
+			if r := s.Policy.Enter(s.user); r != nil {
+				r.Code, r.End = 421, true
+				return reply, r
+			}
+		}
 		s.loggedIn, s.loginBy = true, time.Time{}
 		s.observe(LoggedIn{User: s.user})
 	} else if reply.Negative() {

@@ -13,6 +13,8 @@ import (
 type Policy interface {
 	// Admit rules on a command before the server hears of it.
 	Admit(*Request) Ruling
+	// Enter is told that the server has accepted a user, before the client is. A refusal ends the session.
+	Enter(user string) *Refusal
 	// Paths reports whether a rule may ask for the Acts of a request. The working directory is asked for in time then: what
 	// belongs together, as REST and RETR do, is not torn apart.
 	Paths() bool
@@ -92,6 +94,7 @@ type standing struct {
 	offset   int64  // by REST
 	measured string // the argument of the last SIZE
 	size     int64  // its answer, or what ALLO has claimed for any file; -1: none
+	image    bool   // TYPE I, or L
 }
 
 // admit asks the Policy about a command. The error is the refusal, or that of a server which was asked for its directory.
@@ -109,32 +112,7 @@ func (s *Session) ask(cmd wire.Command) (Ruling, error) {
 			return Ruling{}, err
 		}
 	}
-	v, known := verbs[cmd.Verb]
-	r := Request{
-		Verb: cmd.Verb, Class: v.class, User: s.user, Size: -1, Offset: s.standing.offset, Secured: s.secured, Private: s.private,
-		Early: v.flags&early != 0 && v.action != login,
-	}
-	if !known {
-		r.Class = Modify
-	}
-	switch {
-	case cmd.Verb == "USER":
-		r.User = cmd.Arg
-	case r.User == "":
-		r.User = s.claimed
-	case cmd.Verb == "SITE":
-		sub, _, _ := strings.Cut(cmd.Arg, " ")
-		r.Sub = strings.ToUpper(sub)
-	}
-	if v.action == download || v.action == upload {
-		r.Moves = true
-		if v.action == upload {
-			r.Direction = dataconn.Upload
-		}
-		if s.standing.size >= 0 && (s.standing.measured == cmd.Arg || s.standing.measured == "" && r.Direction == dataconn.Upload) {
-			r.Size = s.standing.size
-		}
-	}
+	r := s.request(cmd)
 	var acts []Act
 	var lost error
 	r.Acts = func() []Act {
@@ -144,7 +122,7 @@ func (s *Session) ask(cmd wire.Command) (Ruling, error) {
 		}
 		return acts
 	}
-	ruling := s.Policy.Admit(&r)
+	ruling := s.Policy.Admit(r)
 	switch {
 	case lost != nil:
 		return ruling, lost
@@ -152,6 +130,35 @@ func (s *Session) ask(cmd wire.Command) (Ruling, error) {
 		return ruling, ruling.Refusal
 	}
 	return ruling, nil
+}
+
+// request is a command as a Policy is asked about it, but for its acts.
+func (s *Session) request(cmd wire.Command) *Request {
+	v := verbs[cmd.Verb]
+	r := &Request{
+		Verb: cmd.Verb, Class: classOf(cmd.Verb), User: s.user, Size: -1, Offset: s.standing.offset, Secured: s.secured, Private: s.private,
+		Early: v.flags&early != 0 && v.action != login,
+	}
+	if cmd.Verb == "SITE" {
+		sub, _, _ := strings.Cut(cmd.Arg, " ")
+		r.Sub = strings.ToUpper(sub)
+	}
+	switch {
+	case cmd.Verb == "USER":
+		r.User = cmd.Arg
+	case r.User == "":
+		r.User = s.claimed
+	}
+	if v.action == download || v.action == upload {
+		r.Moves = true
+		if v.action == upload {
+			r.Direction = dataconn.Upload
+		}
+		if st := s.standing; st.size >= 0 && (st.measured == cmd.Arg || st.measured == "" && v.action == upload) {
+			r.Size = st.size
+		}
+	}
+	return r
 }
 
 // read is what a command may do, as far as is known.
@@ -232,7 +239,13 @@ func (s *Session) stand(cmd wire.Command) {
 			st.measured, st.size = "", n
 		}
 		st.chained = chained // some say it between REST and STOR
-	case "TYPE", "MODE", "STRU", "PASV", "EPSV", "PORT", "EPRT", "NOOP", "PRET":
+	case "TYPE":
+		if done && cmd.Arg != "" {
+			st.image = cmd.Arg[0]|0x20 == 'i' || cmd.Arg[0]|0x20 == 'l'
+		}
+		st.chained = chained // it may come between REST and RETR
+		return
+	case "MODE", "STRU", "PASV", "EPSV", "PORT", "EPRT", "NOOP", "PRET":
 		st.chained = chained // they may come between REST and RETR
 		return
 	default:
@@ -240,7 +253,9 @@ func (s *Session) stand(cmd wire.Command) {
 		switch {
 		case v.flags&data != 0:
 			st.offset, st.size, st.measured = 0, -1, ""
-		case !known && done, v.action == login, v.action == restart, v.action == secure, cmd.Verb == "HOST", cmd.Verb == "SMNT":
+		case v.action == login, v.action == restart, v.action == secure:
+			*st = standing{size: -1}
+		case !known && done, cmd.Verb == "HOST", cmd.Verb == "SMNT":
 			st.cwd = "" // what it meant may mean something else now
 		}
 	}

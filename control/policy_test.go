@@ -27,6 +27,13 @@ func (j *judge) Paths() bool {
 	return slices.ContainsFunc(j.denials, func(d denial) bool { return d.below != "" })
 }
 
+func (j *judge) Enter(user string) *Refusal {
+	if slices.Contains(j.denials, denial{"ENTER", user}) {
+		return &Refusal{Text: "No more sessions", Rule: "ENTER"}
+	}
+	return nil
+}
+
 func (j *judge) Hides(verb string) bool { return slices.Contains(j.denials, denial{what: verb}) }
 
 func (j *judge) Admit(r *Request) Ruling {
@@ -154,6 +161,57 @@ func TestActs(t *testing.T) {
 		if s := strings.Join(got, "; "); s != want {
 			t.Errorf("%s\n may be  %s\n want    %s", line, s, want)
 		}
+	}
+}
+
+// TestStudy has a session imagined: what its commands are, by what the server has answered before.
+func TestStudy(t *testing.T) {
+	s := NewStudy("", "")
+	for _, step := range []struct {
+		line, want string
+		code       int
+		text       string
+	}{
+		{"AUTH TLS", "early user= access none", 234, "Go on"},
+		{"USER al", "user=al secured access none", 331, "Password, please"},
+		{"PASS x", "user=al secured access none", 230, "In"},
+		{"RETR x", "user=al moves secured read unknown", 550, "No"},
+		{"PROT P", "early user=al secured access none", 200, "P"},
+		{"CWD /a", "user=al secured private access one /a", 250, "OK. Current directory is /a"},
+		{"SIZE x", "user=al secured private list one /a/x", 213, "77"},
+		{"REST 7", "user=al secured private access none", 350, "Go on"},
+		{"RETR x", "user=al size=77 offset=7 moves secured private read one /a/x", 226, "Done"},
+		{"RETR x", "user=al moves secured private read one /a/x", 226, "Done"},
+		{"ALLO 99", "user=al secured private write none", 200, "OK"},
+		{"STOR y", "user=al size=99 moves secured private write one /a/y", 226, "Done"},
+		{"SITE CHMOD 600 y", "user=al sub=CHMOD secured private modify one /a/y", 200, "OK"},
+	} {
+		r, err := s.Request(step.line)
+		if err != nil {
+			t.Fatalf("%s: %v", step.line, err)
+		}
+		got := "user=" + r.User
+		for _, f := range []struct {
+			is   bool
+			text string
+		}{{r.Sub != "", " sub=" + r.Sub}, {r.Size >= 0, fmt.Sprintf(" size=%d", r.Size)}, {r.Offset > 0, fmt.Sprintf(" offset=%d", r.Offset)}, {r.Moves, " moves"},
+			{r.Secured[0], " secured"}, {r.Private[1], " private"}} {
+			if f.is {
+				got += f.text
+			}
+		}
+		a := r.Acts()[0]
+		got = strings.TrimSpace(got + " " + a.Class.String() + " " + a.Path.Extent.String() + " " + a.Path.Text)
+		if r.Early {
+			got = "early " + got
+		}
+		if got != step.want {
+			t.Errorf("%s is %q, want %q", step.line, got, step.want)
+		}
+		s.Answer(step.code, step.text)
+	}
+	if _, err := s.Request("a\x00b"); err != ErrNoCommand {
+		t.Errorf("a NUL: %v", err)
 	}
 }
 

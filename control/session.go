@@ -399,7 +399,7 @@ func (s *Session) perform(at *wire.Command) error {
 	if err != nil {
 		err = s.refused(cmd, err)
 	}
-	s.observe(Commanded{Verb: cmd.Verb, Class: verbs[cmd.Verb].class, Text: redacted(cmd), Path: pathOf(cmd), Resolved: s.resolved(cmd),
+	s.observe(Commanded{Verb: cmd.Verb, Class: classOf(cmd.Verb), Text: redacted(cmd), Path: pathOf(cmd), Resolved: s.resolved(cmd),
 		From: s.standing.from.Text, Code: s.said.code, Reply: s.said.text, Duration: time.Since(begun)})
 	s.stand(cmd)
 	return err

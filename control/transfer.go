@@ -81,7 +81,7 @@ func (s *Session) transfer(cmd wire.Command, d dataconn.Direction, ruling Ruling
 // report tells the Observer how the transfer ended.
 func (s *Session) report(t *running, code int, err error) {
 	e := Transferred{
-		Verb: t.cmd.Verb, Path: t.cmd.Arg, Resolved: t.path, Upload: t.direction == dataconn.Upload, Offset: t.offset, Rule: t.rule,
+		Verb: t.cmd.Verb, Path: t.cmd.Arg, Resolved: t.path, Upload: t.direction == dataconn.Upload, Offset: t.offset, ASCII: !s.standing.image, Rule: t.rule,
 		Bytes: t.Bytes(), Duration: time.Since(t.begun), Code: code, Err: err,
 		Carried: t.Carried().String(), TLS: t.facts,
 	}

@@ -177,6 +177,14 @@ var verbs = map[string]verb{
 	"INVITE":   {refuse, Access, secret, early | foreign, "SIP"},
 }
 
+// classOf is the class of a verb. One that is not in the table may change anything.
+func classOf(verb string) Class {
+	if v, known := verbs[verb]; known {
+		return v.class
+	}
+	return Modify
+}
+
 // Verb is a row of the command table, for printing.
 type Verb struct {
 	Name, Action, Class, Argument string

@@ -86,7 +86,7 @@ type Secure func(ctx context.Context, c net.Conn) (Stream, error)
 
 // Inspector sees one file go by: each byte is written to it before it goes on. An error of Write stops the transfer, and so
 // does one of Verdict, which is asked at the file's end; neither peer takes the file for whole then. It is for one goroutine
-// at a time.
+// at a time. One that may keep Write waiting has a method Stop, which Reset calls from another goroutine: Write must return then.
 type Inspector interface {
 	io.Writer
 	Verdict() error
@@ -125,7 +125,9 @@ func Arm(ctx context.Context, opts Options) *Transfer {
 // Begin says that the data verb has been given, and starts the Setup clock. secure, by Side, are the legs to be secured; nil
 // leaves one as it is. inspector sees the bytes; nil: nobody does.
 func (t *Transfer) Begin(d Direction, secure [2]Secure, inspector Inspector) {
+	t.mu.Lock() // for Reset
 	t.direction, t.secure, t.inspector = d, secure, inspector
+	t.mu.Unlock()
 	close(t.begun)
 }
 
@@ -180,9 +182,12 @@ func (t *Transfer) Commit() { close(t.verdict) }
 func (t *Transfer) Reset() {
 	t.mu.Lock()
 	t.reset = true
-	legs := t.legs
+	legs, inspector := t.legs, t.inspector
 	t.mu.Unlock()
 	t.cancel(ErrReset)
+	if i, ok := inspector.(interface{ Stop() }); ok {
+		i.Stop()
+	}
 	for _, c := range legs {
 		if c != nil {
 			c.Close()

@@ -22,7 +22,9 @@ var rooms = map[string][]string{
 	"proxy":               {"config", "control", "control/wire", "dataconn", "tlsmitm", "proxy/..."},
 	"proxy/firewall":      {},
 	"proxy/accounts":      {},
+	"proxy/audit":         {},
 	"proxy/policy":        {"config", "control", "dataconn"},
+	"proxy/quota":         {"config"},
 	"proxy/web":           {"control/wire"}, // a session is to it what it is to its client
 	"control":             {"control/wire", "dataconn", "tlsmitm"},
 	"control/wire":        {},
@@ -49,6 +51,7 @@ var outside = []struct {
 	{"github.com/bmatcuk/doublestar", []string{"config", "proxy/policy"}, "rules speak of paths: config checks them, policy compares them"},
 	{"github.com/expr-lang/", []string{"proxy/policy"}, "expressions are the rules' alone"},
 	{"golang.org/x/text", []string{"proxy/policy"}, "names that are written in two ways are the rules' business alone"},
+	{"go.etcd.io/", []string{"proxy/quota"}, "the file of counts is quota's alone"},
 	{"golang.org/x/term", []string{"cmd/ftpalg"}, "a terminal is the command line's alone"},
 	{"golang.org/x/sys", []string{"proxy/...", demo, bench}, "system calls are proxy's alone"},
 	{"github.com/google/nftables", []string{"proxy/firewall", demo}, "system calls are proxy's alone"},

@@ -343,6 +343,18 @@ func gone(c net.Conn) bool {
 	return err != nil || state != established
 }
 
+// pace has the kernel send what is written to a connection at so many bytes a second at most (SO_MAX_PACING_RATE): without a
+// wake-up of ours, and with splice(2) too.
+func pace(c *net.TCPConn, rate int64) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return rawControl(raw, func(fd int) error {
+		return unix.SetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, uint64(rate))
+	})
+}
+
 // gather has the kernel call a connection readable once that many bytes are there, or its end is (SO_RCVLOWAT).
 func gather(c *net.TCPConn, bytes int) error {
 	raw, err := c.SyscallConn()

@@ -42,6 +42,8 @@ func originalDestination(*net.TCPConn) (netip.AddrPort, error) {
 
 func swiftly(c *net.TCPConn, _ netip.AddrPort) net.Conn { return c }
 
+func pace(*net.TCPConn, int64) error { return errNotLinux }
+
 func gather(*net.TCPConn, int) error { return errNotLinux }
 
 func prepareData(*net.TCPConn) error { return errNotLinux }
