@@ -325,7 +325,7 @@ func sizeOf(r *control.Request) int64 { return max(r.Size, r.Offset, 0) }
 
 func (q *query) inHours(rule *Rule) bool {
 	t := q.now.In(q.b.set.zone)
-	return slices.ContainsFunc(rule.Hours, func(h config.WeeklyHours) bool { return contains(h, t) })
+	return slices.ContainsFunc(rule.Hours, func(h config.WeeklyHours) bool { return h.Contains(t) })
 }
 
 // evaluate runs a rule's expression. What fails, and what speaks of a path that is not one, is uncertain. A loose path is given as
