@@ -32,9 +32,13 @@ type Bound struct {
 	facts Facts
 	rules []*Rule // that the facts do not rule out
 
-	user    string     // for whom byClass is
-	known   bool       // byClass is for anybody at all
+	user    string     // for whom byClass, plain and mine are
+	known   bool       // they are for anybody at all
 	byClass [5][]*Rule // of rules, by the class of an act
+	plain   [5][]*Rule // of byClass, those without paths
+	mine    []bool     // which of set.rules concern the user
+	found   []int      // by the index, for the act in hand
+	few     []*Rule    // the candidates for it
 	paths   bool
 	watches bool
 	vm      vm.VM
@@ -115,7 +119,7 @@ func (b *Bound) actsOf(r *control.Request) []control.Act {
 func (b *Bound) decideAct(r *control.Request, act control.Act, now time.Time) Decision {
 	q := query{b: b, r: r, act: act, target: newTarget(act.Path), now: now}
 	until := int64(0)
-	for _, rule := range b.candidates(r, act.Class) {
+	for _, rule := range b.candidates(r, act.Class, &q.target) {
 		switch q.fails(rule) {
 		case matches:
 			return Decision{Allow: rule.allows, Rule: rule, Until: until}
@@ -128,26 +132,59 @@ func (b *Bound) decideAct(r *control.Request, act control.Act, now time.Time) De
 	return Decision{Allow: b.set.allows || r.Early, Until: until}
 }
 
-// candidates are the rules that the session, its user and the class leave over. A session has one user mostly, so those are kept.
-func (b *Bound) candidates(r *control.Request, class control.Class) []*Rule {
-	switch {
-	case r.Early:
+// candidates are the rules that the session, its user, the class and the path leave over, in order. They are good until the next
+// call.
+func (b *Bound) candidates(r *control.Request, class control.Class, t *target) []*Rule {
+	if r.Early {
 		return b.rules
-	case b.known && b.user == r.User:
+	}
+	if !b.known || b.user != r.User {
+		b.pick(r)
+	}
+	switch {
+	case t.Extent == control.NoPath:
+		return b.plain[class]
+	case t.Extent != control.OnePath || !b.paths:
 		return b.byClass[class]
 	}
-	b.known, b.user, b.byClass = true, r.User, [5][]*Rule{}
+	x := &b.set.exact
+	if t.Loose {
+		x = &b.set.loose
+	}
+	b.found, b.few = x.find(b.found[:0], t.text), b.few[:0]
+	plain := b.plain[class]
+	for _, i := range b.found {
+		if !b.mine[i] {
+			continue
+		}
+		for len(plain) > 0 && plain[0].Index < i {
+			b.few, plain = append(b.few, plain[0]), plain[1:]
+		}
+		b.few = append(b.few, b.set.rules[i])
+	}
+	b.few = append(b.few, plain...)
+	return b.few
+}
+
+// pick sorts out the rules for a request's user. A session has one mostly, so that is kept.
+func (b *Bound) pick(r *control.Request) {
+	b.known, b.user, b.byClass, b.plain = true, r.User, [5][]*Rule{}, [5][]*Rule{}
+	b.mine = make([]bool, len(b.set.rules))
 	for _, rule := range b.rules {
 		if !rule.isFor(r) {
 			continue
 		}
+		b.mine[rule.Index] = true
 		for c := range b.byClass {
-			if rule.classes&(1<<c) != 0 {
-				b.byClass[c] = append(b.byClass[c], rule)
+			if rule.classes&(1<<c) == 0 {
+				continue
+			}
+			b.byClass[c] = append(b.byClass[c], rule)
+			if len(rule.paths) == 0 {
+				b.plain[c] = append(b.plain[c], rule)
 			}
 		}
 	}
-	return b.byClass[class]
 }
 
 // criterion is what keeps a rule from matching.
@@ -294,7 +331,7 @@ func sizeOf(r *control.Request) int64 { return max(r.Size, r.Offset, 0) }
 
 func (q *query) inHours(rule *Rule) bool {
 	t := q.now.In(q.b.set.zone)
-	return slices.ContainsFunc(rule.Hours, func(h config.WeeklyHours) bool { return contains(h, t) })
+	return slices.ContainsFunc(rule.Hours, func(h config.WeeklyHours) bool { return h.Contains(t) })
 }
 
 // evaluate runs a rule's expression. What fails, and what speaks of a path that is not one, is uncertain. A loose path is given as

@@ -19,6 +19,7 @@ type glob struct {
 	text           string
 	above          string // text without the /** at its end; empty: it has none
 	prefix, suffix string // that every text which matches has
+	inner          string // the longest of what it must have besides
 	// parts are those between slashes, of each alternative in braces. Nil: they cannot be told apart, and only prefix counts for
 	// what stands for more than one path.
 	parts [][]string
@@ -34,6 +35,7 @@ func newGlob(s string) glob {
 		g.prefix = strings.TrimSuffix(s[:i], "/") // "/a/**" is /a too
 		g.suffix = s[strings.LastIndexAny(s, meta)+1:]
 	}
+	g.inner = innerOf(strings.TrimSuffix(strings.TrimPrefix(s, g.prefix), g.suffix))
 	for above, ok := strings.CutSuffix(s, "/**"); ok; above, ok = strings.CutSuffix(above, "/**") {
 		g.above = above
 	}
@@ -51,6 +53,20 @@ func newGlob(s string) glob {
 		g.parts = append(g.parts, parts)
 	}
 	return g
+}
+
+// innerOf is the longest run of characters between stars and question marks. Slashes at its ends do not count: /**/ may be one.
+func innerOf(s string) (longest string) {
+	if strings.ContainsAny(s, `[]{}\`) {
+		return ""
+	}
+	runs := strings.FieldsFunc(s, func(r rune) bool { return r == '*' || r == '?' })
+	for _, run := range runs {
+		if run = strings.Trim(run, "/"); len(run) > len(longest) {
+			longest = run
+		}
+	}
+	return longest
 }
 
 // meta are the characters that are not themselves in a pattern.
@@ -235,7 +251,7 @@ func (p *pattern) form(t *target) *glob {
 // match reports whether a text matches. By doublestar's own word /a/** is /a too, but it does not find that /a*/** is: so what is
 // above is compared as well, or a rule that denies /secret*/** would let /secret be renamed.
 func (g *glob) match(text string) bool {
-	return strings.HasPrefix(text, g.prefix) && strings.HasSuffix(text, g.suffix) &&
+	return strings.HasPrefix(text, g.prefix) && strings.HasSuffix(text, g.suffix) && strings.Contains(text, g.inner) &&
 		(doublestar.MatchUnvalidated(g.text, text) || g.above != "" && doublestar.MatchUnvalidated(g.above, text))
 }
 

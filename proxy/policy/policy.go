@@ -42,6 +42,8 @@ type Set struct {
 	allows    bool // what the default does
 	zone      *time.Location
 	byDefault atomic.Uint64
+
+	exact, loose index // of the rules with paths
 }
 
 // Rule is a rule, ready to be compared. Its configuration is not to be changed.
@@ -124,6 +126,8 @@ func Compile(p *config.Policy) (*Set, config.Faults) {
 	if len(faults) > 0 {
 		return nil, faults
 	}
+	s.exact = newIndex(s.rules, func(p *pattern) *glob { return &p.exact })
+	s.loose = newIndex(s.rules, func(p *pattern) *glob { return &p.loose })
 	return s, nil
 }
 

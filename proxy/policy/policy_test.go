@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -581,5 +582,64 @@ func BenchmarkDecide1000(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestTogether has sessions share a Set, as they do.
+func TestTogether(t *testing.T) {
+	set := compile(t, config.PolicyAllow, config.PolicyRule{Name: "a", Action: config.PolicyDeny, Paths: []string{"/a/**"}, When: `verb != "CWD"`})
+	const sessions, commands = 8, 200
+	var all sync.WaitGroup
+	for range sessions {
+		all.Go(func() {
+			b := set.Bind(Facts{})
+			for range commands {
+				b.Decide(ask("RETR", "/a/b"), noon)
+				b.Decide(ask("CWD", "/a"), noon)
+			}
+		})
+	}
+	all.Wait()
+	if c := set.Counts(); c[0].N != sessions*commands || c[1].N != sessions*commands {
+		t.Errorf("%d by the rule, %d by default", c[0].N, c[1].N)
+	}
+}
+
+// TestExamples compiles the configurations that are ready to be used, and asks each the question that it is for.
+func TestExamples(t *testing.T) {
+	users := map[string]string{"read-only-mirror": "anonymous", "upload-drop-box": "dropbox"}
+	for name, want := range map[string]map[string]bool{ // what is asked, and whether it is allowed
+		"read-only-mirror":  {"USER ": true, "LIST /pub": true, "RETR /pub/a": true, "STOR /pub/a": false, "DELE /pub/a": false, "MKD /pub/a": false},
+		"upload-drop-box":   {"USER ": true, "STOR /incoming/a": true, "STOR /a": false, "APPE /incoming/a": false, "RETR /incoming/a": false, "LIST /incoming": false, "DELE /incoming/a": false},
+		"block-executables": {"USER ": true, "STOR /a/x.txt": true, "STOR /a/x.exe": false, "STOR /a/x.ExE": false},
+		"ftps-only":         {"USER ": false, "RETR /a": false, "AUTH ": true},
+		"office-hours":      nil,
+		"per-partner":       nil,
+	} {
+		c, _, err := config.Load("../../config/examples/"+name+".yaml", config.Options{})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		set, faults := Compile(&c.Policy)
+		if len(faults) > 0 {
+			t.Errorf("%s: %v", name, faults)
+			continue
+		}
+		if warnings := set.Unreachable(); len(warnings) > 0 {
+			t.Errorf("%s: %v", name, warnings)
+		}
+		b := set.Bind(Facts{Listener: c.Listeners[0].Name, Is: func(config.Target, string, netip.AddrPort) bool { return true }})
+		for command, allowed := range want {
+			verb, path, _ := strings.Cut(command, " ")
+			r := with(ask(verb, path), func(r *control.Request) {
+				if who := users[name]; who != "" {
+					r.User = who
+				}
+			})
+			if d := b.Decide(r, noon); d.Allow != allowed {
+				t.Errorf("%s: %s: allowed: %v", name, command, d.Allow)
+			}
+		}
 	}
 }

@@ -19,13 +19,14 @@ func (s *Set) Unreachable() []config.Fault {
 	warn := func(r *Rule, key, format string, a ...any) {
 		faults = append(faults, config.Fault{Key: fmt.Sprintf("policy.rules[%d]%s", r.Index, key), Text: fmt.Sprintf(format, a...)})
 	}
-	for i, r := range s.rules {
+	var sound []*Rule // those before that can match
+	for _, r := range s.rules {
 		if key, why := r.contradiction(); why != "" {
 			warn(r, key, "the rule never matches: %s", why)
 			continue
 		}
-		for _, before := range s.rules[:i] {
-			if _, why := before.contradiction(); why != "" || !before.includes(r) {
+		for _, before := range sound {
+			if !before.includes(r) {
 				continue
 			}
 			if before.allows && !r.allows && len(r.users)+len(r.paths)+len(r.commands) > 0 {
@@ -36,6 +37,7 @@ func (s *Set) Unreachable() []config.Fault {
 			}
 			break
 		}
+		sound = append(sound, r)
 	}
 	return faults
 }
