@@ -291,10 +291,13 @@ func (r *Rule) isFor(q *control.Request) bool {
 		return !r.allows && !q.Early
 	}
 	name := userText(q.User)
-	return slices.ContainsFunc(r.users, func(u string) bool {
-		ok, _ := path.Match(u, name)
-		return ok
-	})
+	matchesIn := func(users []string, name string) bool {
+		return slices.ContainsFunc(users, func(u string) bool {
+			ok, _ := path.Match(u, name)
+			return ok
+		})
+	}
+	return matchesIn(r.users, name) || !r.allows && matchesIn(r.folded, fold(name)) // servers of Windows know BOB for bob
 }
 
 // MatchUser reports whether a pattern of users, as rules have it, matches one.

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -23,6 +24,10 @@ type glob struct {
 	// parts are those between slashes, of each alternative in braces. Nil: they cannot be told apart, and only prefix counts for
 	// what stands for more than one path.
 	parts [][]string
+	// floats: the pattern is of one name, anywhere. What is moved with the directory that it is in is matched there as well, so
+	// that a tree is no way around it, as it is around /a/b: only the tree's own name counts. Otherwise nothing could be renamed
+	// where **/*.exe must not be.
+	floats bool
 }
 
 func newPattern(s string) pattern {
@@ -52,7 +57,22 @@ func newGlob(s string) glob {
 		}
 		g.parts = append(g.parts, parts)
 	}
+	g.floats = !slices.ContainsFunc(g.parts, func(parts []string) bool { return !floating(parts) })
 	return g
+}
+
+// floating reports whether a pattern's parts are **, one name, and perhaps ** again.
+func floating(parts []string) bool {
+	if len(parts) > 0 && parts[0] == "" {
+		parts = parts[1:] // it begins with a slash
+	}
+	names := 0
+	for _, p := range parts {
+		if p != "**" {
+			names++
+		}
+	}
+	return names == 1 && parts[0] == "**"
 }
 
 // innerOf is the longest run of characters between stars and question marks. Slashes at its ends do not count: /**/ may be one.
@@ -206,6 +226,9 @@ func (p *pattern) meets(t *target) bool {
 	}
 	if t.Extent == control.Glob && len(t.prefix) == len(t.text) && g.parts == nil {
 		return g.match(t.text) // it is no pattern after all
+	}
+	if t.Extent == control.Tree && g.floats {
+		return g.match(t.text)
 	}
 	if g.parts == nil {
 		return true

@@ -55,6 +55,7 @@ type Rule struct {
 	classes  uint8 // by 1 << control.Class; all if the rule names none
 	commands []command
 	users    []string // globs in which / is NUL, so that * matches it in a name
+	folded   []string // the same without regard to case, of a rule that denies
 	paths    []pattern
 	when     *expression // nil: true
 	count    atomic.Uint64
@@ -108,6 +109,9 @@ func Compile(p *config.Policy) (*Set, config.Faults) {
 				fault(fmt.Sprintf("%s.users[%d]", key, j), "the pattern has a [ without a ]; write \\[ for the character")
 			}
 			r.users = append(r.users, u)
+			if !r.allows {
+				r.folded = append(r.folded, fold(u))
+			}
 		}
 		for j, text := range c.Paths {
 			if why := unmatchable(text); why != "" {

@@ -74,11 +74,11 @@ func TestRefusals(t *testing.T) {
 		{rule(func(r *config.PolicyRule) { r.ClientTLS = config.TLSPlain }), ask("USER", ""), "534 Denied by policy (r)"},
 		{rule(func(r *config.PolicyRule) { r.ClientTLS = config.TLSPlain }), ask("RETR", "/a"), "521 Denied by policy (r)"},
 		{rule(func(r *config.PolicyRule) { r.LargerThan = 10 }), with(ask("RETR", "/a"), func(r *control.Request) { r.Size = 11 }), "552 Denied by policy (r)"},
-		{rule(func(r *config.PolicyRule) { r.Code, r.Text = 450, "Come back later" }), ask("STOR", "/a"), "450 Come back later (r)"},
+		{rule(func(r *config.PolicyRule) { r.Code, r.Text = 450, "Come back later" }), ask("STOR", "/a"), "450 Come back later"},
 		{rule(func(r *config.PolicyRule) { r.Classes = []config.CommandClass{config.ClassRead} }), ask("MKD", "/a"), "553 Denied by policy (policy.default)"},
 	} {
 		d := compile(t, config.PolicyDeny, c.rule).Bind(Facts{}).Decide(c.r, noon)
-		if d.Allow || d.Refusal == nil || d.Refusal.Error() != c.want {
+		if d.Allow || d.Refusal == nil || fmt.Sprintf("%d %s", d.Refusal.Code, d.Refusal.Text) != c.want || !strings.HasSuffix(d.Refusal.Error(), "("+d.Refusal.Rule+")") {
 			t.Errorf("%s by %+v: %v; want %s", c.r.Verb, c.rule, d.Refusal, c.want)
 		}
 	}

@@ -30,14 +30,16 @@ func refuse(r *control.Request, rule *Rule) *control.Refusal {
 	case len(rule.commands) > 0 && len(rule.paths) == 0:
 		code, text = 502, "Command not allowed by policy"
 	}
-	if rule == nil {
-		return &control.Refusal{Code: code, Text: text, Rule: byDefaultName}
+	name := byDefaultName
+	if rule != nil {
+		name = rule.Name
 	}
-	if rule.Code != 0 {
+	text += " (" + name + ")"
+	if rule != nil && rule.Code != 0 {
 		code = rule.Code
 	}
-	if rule.Text != "" {
+	if rule != nil && rule.Text != "" {
 		text = rule.Text
 	}
-	return &control.Refusal{Code: code, Text: text, Rule: rule.Name}
+	return &control.Refusal{Code: code, Text: text, Rule: name}
 }
