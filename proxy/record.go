@@ -185,6 +185,9 @@ func (r *recorder) end(log *audit.Log, e control.Ended) {
 	a := r.event(audit.SessionEnd)
 	seconds := e.Duration.Seconds()
 	a.User, a.Seconds, a.Reason = cmp.Or(e.User, r.user), &seconds, e.Reason
+	if e.Err != nil {
+		a.Reason += ": " + e.Err.Error()
+	}
 	log.Record(a)
 }
 
