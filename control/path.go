@@ -78,13 +78,21 @@ func (r *reading) loosely(arg string) Path {
 		if stream && len(p) <= 1 {
 			return unknown // C: and its like
 		}
-		if parts[i] = strings.TrimRight(p, " ."); parts[i] == "" {
+		parts[i] = strings.TrimRight(p, " .")
+		if parts[i] == "" || short(parts[i]) {
 			return unknown // "..." has meant "../.."
 		}
 	}
 	p := r.resolve(strings.Join(parts, "/"))
 	p.Loose = true
 	return p
+}
+
+// short reports a name that may be Windows' other one for a file, of eight characters at most: SECRET~1 is secret-plans.
+func short(name string) bool {
+	base, _, _ := strings.Cut(name, ".")
+	i := strings.LastIndexByte(base, '~')
+	return i >= 0 && len(base) <= 8 && i+1 < len(base) && strings.Trim(base[i+1:], "0123456789") == ""
 }
 
 // ambiguous reports an argument of which nobody but the server can tell what it names: "link/.." is wherever the link leads,

@@ -37,7 +37,7 @@ type Request struct {
 	Moves     bool
 	Direction dataconn.Direction
 	Size      int64   // of the file that is to move, bytes, as SIZE or ALLO have told it; -1: nobody has
-	Offset    int64   // by REST, bytes; where the first byte that moves belongs
+	Offset    int64   // by REST, or for APPE by SIZE, bytes; where the first byte that moves belongs
 	Secured   [2]bool // by side: the control connection has TLS
 	Private   [2]bool // by side: data connections have it
 	// Acts are what the command would do, in every way in which a server may read it; never empty. It may ask the server for
@@ -154,8 +154,12 @@ func (s *Session) request(cmd wire.Command) *Request {
 		if v.action == upload {
 			r.Direction = dataconn.Upload
 		}
-		if st := s.standing; st.size >= 0 && (st.measured == cmd.Arg || st.measured == "" && v.action == upload) {
-			r.Size = st.size
+		switch st := s.standing; {
+		case st.size < 0:
+		case v.action == download && st.measured == cmd.Arg, v.action == upload && st.measured == "":
+			r.Size = st.size // as SIZE says what there is, and ALLO what is to come
+		case cmd.Verb == "APPE" && st.measured == cmd.Arg:
+			r.Offset = st.size
 		}
 	}
 	return r
