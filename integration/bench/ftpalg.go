@@ -22,8 +22,33 @@ var ftpalgSubjects = []subject{
 	ftpalgTproxy("splice", "data by splice"),
 	ftpalgGateway("kernel", "data by the kernel"),
 	ftpalgGateway("splice", "data by splice"),
+	{Name: "ftpalg-tproxy-rules", About: "ftpalg, intercepting by TPROXY, data by splice, with 1,000 rules of which none matches",
+		Start: func(f *firewall) (*way, error) {
+			return startFtpalgWith(f, "mode: tproxy, data_path: splice", f.Server, false, thousandRules())
+		}},
+	{Name: "ftpalg-tproxy-audit", About: "ftpalg, intercepting by TPROXY, data by splice, with every session recorded",
+		Start: func(f *firewall) (*way, error) {
+			audit := fmt.Sprintf("audit: {file: %s, xferlog: %s}\n", filepath.Join(f.Dir, "audit.jsonl"), filepath.Join(f.Dir, "xferlog"))
+			return startFtpalgWith(f, "mode: tproxy, data_path: splice", f.Server, false, audit)
+		}},
 	{Name: "ftpalg-tproxy-tls", About: "ftpalg, intercepting by TPROXY, ending TLS on both sides",
 		Start: func(f *firewall) (*way, error) { return startFtpalg(f, "mode: tproxy, tls: inspect", f.Server, true) }},
+}
+
+// thousandRules are of the kinds that people write: directories of users, names of files, commands, networks.
+func thousandRules() string {
+	var b strings.Builder
+	b.WriteString("policy:\n  rules:\n")
+	for i := range 1000 {
+		fmt.Fprintf(&b, "    - {action: deny, %s}\n", []string{
+			fmt.Sprintf("paths: /home/customer-%d/**", i),
+			fmt.Sprintf("classes: [list, read], paths: '**/*.x%d'", i),
+			fmt.Sprintf("users: partner-%d, classes: [list, read, write]", i),
+			fmt.Sprintf("clients: 10.%d.%d.0/24", i/256, i%256),
+			fmt.Sprintf("commands: [MDTM, MFMT], paths: '/data/*/%d/*'", i),
+		}[i%5])
+	}
+	return b.String()
 }
 
 func ftpalgTproxy(path, about string) subject {
@@ -72,13 +97,18 @@ var buildFtpalg = sync.OnceValues(func() (string, error) {
 // startFtpalg starts ftpalg with one listener, on a firewall that forwards nothing else. It logs warnings, as the logs of the
 // others are off.
 func startFtpalg(f *firewall, listener string, control netip.AddrPort, secured bool) (*way, error) {
+	return startFtpalgWith(f, listener, control, secured, "")
+}
+
+// startFtpalgWith is startFtpalg with more in the configuration.
+func startFtpalgWith(f *firewall, listener string, control netip.AddrPort, secured bool, more string) (*way, error) {
 	program, err := buildFtpalg()
 	if err != nil {
 		return nil, err
 	}
 	w := &way{Control: control, Plain: !secured, TLS: secured, Version: ftpalgVersion(program)}
 	// There is room for all sessions of the benchmark, whose clients are few addresses.
-	config := fmt.Sprintf("listeners: [{%s}]\nlimits: {sessions: 20000, sessions_per_client: 20000, sessions_in_login: 20000, pending_connections: 4096}\nlog: {level: warn}\n", listener)
+	config := fmt.Sprintf("listeners: [{%s}]\nlimits: {sessions: 20000, sessions_per_client: 20000, sessions_in_login: 20000, pending_connections: 4096}\nlog: {level: warn}\n", listener) + more
 	if secured {
 		cert, key, err := tlsmitm.NewAuthority(tlsmitm.AuthorityOptions{Name: "ftpalg's authority", Lifetime: 7 * 24 * time.Hour})
 		if err == nil {

@@ -41,7 +41,8 @@ var doing = map[string]func(*generator, *task) (answer, error){
 	"streams":  (*generator).streams,
 	"sessions": (*generator).sessions,
 	"small":    (*generator).small,
-	"noop":     (*generator).noop,
+	"noop":     func(g *generator, t *task) (answer, error) { return g.ask(t, "NOOP", "200") },
+	"size":     func(g *generator, t *task) (answer, error) { return g.ask(t, "SIZE /pub/directory/file.tar.gz", "213") },
 	"gather":   (*generator).gather,
 	"disperse": (*generator).disperse,
 }
@@ -200,8 +201,8 @@ func (t *task) measure(counter *atomic.Int64, work func(n int, ready func(), ove
 	return a, err
 }
 
-// noop has one session, and in it one NOOP after the other.
-func (g *generator) noop(t *task) (answer, error) {
+// ask has one session, and in it one command after the other.
+func (g *generator) ask(t *task, command, code string) (answer, error) {
 	c, err := t.login(0)
 	if err != nil {
 		return answer{}, err
@@ -210,7 +211,7 @@ func (g *generator) noop(t *task) (answer, error) {
 	var took []time.Duration
 	begun := time.Now()
 	for at := begun; at.Sub(begun) < t.Warm+t.Window; {
-		if _, err := c.ask("NOOP", "200"); err != nil {
+		if _, err := c.ask(command, code); err != nil {
 			return answer{}, err
 		}
 		now := time.Now()
@@ -220,7 +221,7 @@ func (g *generator) noop(t *task) (answer, error) {
 		at = now
 	}
 	if len(took) == 0 {
-		return answer{}, errors.New("not one NOOP was answered in time")
+		return answer{}, fmt.Errorf("not one %s was answered in time", command)
 	}
 	slices.Sort(took)
 	return answer{Count: int64(len(took)), P50: took[len(took)/2], P99: took[len(took)*99/100]}, nil

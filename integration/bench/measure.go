@@ -67,6 +67,8 @@ func allMeasures() []measure {
 				About: "transfers of 1 KiB within one session" + tls},
 			measure{Name: prefix + "-noop", Do: "noop", AtOnce: 1, Protected: protected, OneCore: true,
 				About: "NOOP there and back, all processes on one core" + tls},
+			measure{Name: prefix + "-size", Do: "size", AtOnce: 1, Protected: protected, OneCore: true,
+				About: "SIZE of a path there and back, all processes on one core" + tls},
 			measure{Name: prefix + "-presence", Protected: protected, Presence: true,
 				About: "idle sessions gather" + tls + ": memory and descriptors of each, and what NOOP and complete sessions then cost"})
 	}
