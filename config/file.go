@@ -123,6 +123,8 @@ func (l *loader) value(n *yaml.Node, t reflect.Type, key string) any {
 		l.fault(n.Line, key, "tags (!) are not allowed; write the value alone, in quotes if it begins with !")
 	case isNull(n):
 		l.fault(n.Line, key, "has no value; write one, or remove the key to have the default")
+	case isCriterion(t, key) && (n.Kind == yaml.SequenceNode && len(n.Content) == 0 || n.Kind == yaml.ScalarNode && n.Value == ""):
+		l.fault(n.Line, key, "is an empty list, and would match everything; remove the key if that is meant, or write what it is to match")
 	case n.Kind == yaml.MappingNode && isMapping(t):
 		return l.mapping(n, t, key)
 	case n.Kind == yaml.SequenceNode && t.Kind() == reflect.Slice:
@@ -243,6 +245,13 @@ func suggest(name string, siblings []string) string {
 		}
 	}
 	return ""
+}
+
+// isCriterion reports whether a key is a list that says what a rule is about. An empty one comes of a program that had nothing to
+// write there, and must not open what it was to close.
+func isCriterion(t reflect.Type, key string) bool {
+	return isScalarList(t) && (strings.HasPrefix(key, "policy.") || strings.HasPrefix(key, "destinations[")) &&
+		!strings.HasSuffix(key, ".allow") && !strings.HasSuffix(key, ".deny") // which have a fault of their own
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }

@@ -40,6 +40,17 @@ func FuzzLoad(f *testing.F) {
 		"session_reuse: require}]\n" +
 		"destinations: [{allow: '*', tls: {pins: ['sha256:" + digits64 + "'], min_version: 1.0, max_version: 1.1, " +
 		"ciphers: TLS_RSA_WITH_AES_128_CBC_SHA, curves: P-256, verify: untrusted-ca, pass: 1024-2047}}]"))
+	examples, err := filepath.Glob("examples/*.yaml")
+	if err != nil || len(examples) == 0 {
+		f.Fatal(examples, err)
+	}
+	for _, path := range examples {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		l := newLoader("f", nil)
 		l.document(text)

@@ -245,7 +245,7 @@ var meanings = []meaning{
 			"write (leave files), modify (delete, rename, make directories, SITE). RNFR reads and modifies, RNTO writes and modifies, and everything below with it; a command that ftpalg does not know modifies."},
 	{key: "policy.rules[].paths", byDefault: "any",
 		text: "Patterns of paths on the server as its clients see it, one or a list: * is any text within a name, ? a character, [ab] and {ab,cd} one of some, ** any " +
-			"number of directories; /dir/** is the directory and all below. A rule with paths matches no command that has none. Each path is compared as it is " +
+			"number of directories; patterns with commas need a list; /dir/** is the directory and all below. A rule with paths matches no command that has none. Each path is compared as it is " +
 			"written, made absolute and clean, and also as a Windows server would take it (\\ as /, any case, no dots or blanks at the ends of names, no :stream); a command is " +
 			"denied if any of its readings is. Links on the server are not known here."},
 	{key: "policy.rules[].direction", byDefault: "either",
@@ -257,7 +257,7 @@ var meanings = []meaning{
 	{key: "policy.rules[].server_tls", byDefault: "either",
 		text: "The same of the server's side."},
 	{key: "policy.rules[].hours", byDefault: "any",
-		text: "Hours of the week, one or a list: 08:00-18:00, Mon-Fri 08:00-18:00, Sat,Sun 22:00-06:00, which ends on the day after. Asked for each command; a transfer that has begun goes on."},
+		text: "Hours of the week, one or a list: 08:00-18:00, Mon-Fri 08:00-18:00, Sat-Sun 22:00-06:00, which ends on the day after; days with commas between them need a list. Asked for each command; a transfer that has begun goes on."},
 	{key: "policy.rules[].when", byDefault: "always",
 		text: "An expression that must be true, for what the other keys cannot say; see \"Expressions\" below."},
 	{key: "policy.rules[].code", byDefault: "what suits the command",

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/bmatcuk/doublestar/v4"
 )
@@ -296,7 +297,7 @@ func (k *checker) policy(c *Config) {
 // title checks the name of a rule or quota.
 func (k *checker) title(key, name string, named map[string]bool) {
 	switch {
-	case strings.HasPrefix(name, "policy."): // ours
+	case name == key && !named[name]: // ours
 	case len(name) > 64 || !consistsOf(name, letters+digits+"._-"):
 		k.fault(key+".name", "%s is no name: use 1 to 64 letters, digits, '.', '_' and '-'", quoted(name))
 	case named[name]:
@@ -340,6 +341,8 @@ func (k *checker) rule(key string, r *PolicyRule, c *Config, named map[string]bo
 	for i, p := range r.Paths {
 		if !strings.HasPrefix(p, "/") && !strings.HasPrefix(p, "**") || !doublestar.ValidatePattern(p) {
 			k.fault(element(key+".paths", i), "%s is no path or pattern: write /dir/** for all below, /dir/*.txt for files in it, **/*.exe for files anywhere", quoted(p))
+		} else if slices.ContainsFunc(strings.FieldsFunc(p, func(c rune) bool { return strings.ContainsRune("/{},", c) }), func(part string) bool { return part != "**" && strings.Contains(part, "**") }) {
+			k.fault(element(key+".paths", i), "%s has ** beside other characters, where it is no more than *: write **/*.exe for names anywhere, /dir/**/*.exe for those below one", quoted(p))
 		}
 	}
 	for _, w := range []struct {
@@ -357,8 +360,8 @@ func (k *checker) rule(key string, r *PolicyRule, c *Config, named map[string]bo
 	if r.Code != 0 && (r.Code < 400 || r.Code > 599) {
 		k.fault(key+".code", "is %d; a refusal's is 400 to 599", r.Code)
 	}
-	if len(r.Text) > 200 || strings.ContainsFunc(r.Text, func(c rune) bool { return c < ' ' || c == 0x7F }) {
-		k.fault(key+".text", "must be one line of at most 200 bytes, since it is a reply's")
+	if len(r.Text) > 200 || strings.ContainsFunc(r.Text, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		k.fault(key+".text", "must be one line of printable text, of at most 200 bytes, since it is a reply's")
 	}
 	for _, e := range []struct {
 		name  string
@@ -395,8 +398,12 @@ func (k *checker) quota(key string, q *Quota, c *Config, named map[string]bool) 
 	if q.Window < time.Minute {
 		k.fault(key+".window", "is %v; must be 1m at least", formatDuration(q.Window))
 	}
-	if q.Per == PerAccount && !c.Accounts.Given() {
+	switch {
+	case q.Per != PerAccount:
+	case !c.Accounts.Given():
 		k.fault(key+".per", "counts accounts, and there are none; write accounts.file, or accounts.ldap")
+	case !slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Mode == Explicit }):
+		k.fault(key+".per", "counts accounts, and nobody logs in with one: no listener is of mode explicit")
 	}
 }
 
