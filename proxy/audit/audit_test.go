@@ -222,6 +222,43 @@ func TestRotate(t *testing.T) {
 	}
 }
 
+// TestHalfLine has a file whose last line was cut off with the power, and one whose last line is whole.
+func TestHalfLine(t *testing.T) {
+	for before, want := range map[string]string{`{"schema":1,"se`: "{\"schema\":1,\"se\n", "{}\n": "{}\n"} {
+		file := filepath.Join(t.TempDir(), "audit")
+		if err := os.WriteFile(file, []byte(before), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		l := open(t, Options{File: file})
+		l.Close()
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest, ok := strings.CutPrefix(string(b), want)
+		if !ok || strings.Count(rest, "\n") != 1 || !json.Valid([]byte(rest)) {
+			t.Errorf("%q is followed by %q", before, b)
+		}
+	}
+}
+
+// TestLostLast: what was lost after the last event that was written is told of all the same.
+func TestLostLast(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "audit")
+	l := open(t, Options{File: file})
+	if !l.RecordNow(events()[0], time.Minute) {
+		t.Fatal("not written")
+	}
+	l.mu.Lock() // as put does when it finds the queue full that the writer empties in the same moment
+	l.lost, l.since = 3, time.Now().UTC()
+	l.mu.Unlock()
+	l.Close()
+	all := lines(t, file)
+	if last := all[len(all)-1]; last["event"] != "dropped" || fmt.Sprint(last["lost"]) != "3" {
+		t.Errorf("the last line is %v", last)
+	}
+}
+
 // TestFullDisk fills the disk under the record, and makes room again: every line is whole, and what was lost is counted in it.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
@@ -386,6 +423,7 @@ func FuzzEvent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, a, b, c string, n int) {
 		e := events()[5]
 		e.Path, e.User, e.Reply, e.Rule, e.Reason, e.Resolved, e.ServerName, e.Code = a, b, c, a, b, c, a, 100+(n&0x7fff)%500
+		e.From, e.Text = b, c
 		e.Schema, e.Seq, e.Time = Schema, 1, time.Unix(0, 0).UTC()
 		line := e.append(nil)
 		if bytes.IndexByte(line, '\n') != len(line)-1 {
@@ -398,12 +436,18 @@ func FuzzEvent(f *testing.F) {
 		if err := s.Validate(v); err != nil {
 			t.Fatal(err)
 		}
-		if got := v.(map[string]any)["path_base64"]; got != nil {
-			d, _ := base64.StdEncoding.DecodeString(got.(string))
-			a, v.(map[string]any)["path"] = string(d), string(d)
-		}
-		if p, _ := v.(map[string]any)["path"].(string); p != a || string(e.Path) != a {
-			t.Fatalf("%q is recorded as %q", a, p)
+		for field, want := range map[string]string{"path": a, "user": b, "resolved_path": c, "from_path": b, "text": c} {
+			got, _ := v.(map[string]any)[field].(string)
+			if raw, ok := v.(map[string]any)[field+"_base64"].(string); ok {
+				d, err := base64.StdEncoding.DecodeString(raw)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = string(d)
+			}
+			if got != want {
+				t.Fatalf("%s: %q is recorded as %q", field, want, got)
+			}
 		}
 	})
 }

@@ -66,7 +66,6 @@ type Event struct {
 	Path      string   `json:"path,omitempty"` // as the client gave it
 	Resolved  string   `json:"resolved_path,omitempty"`
 	From      string   `json:"from_path,omitempty"` // resolved; what RNTO renames
-	PathRaw   string   `json:"path_base64,omitempty"`
 	Direction string   `json:"direction,omitempty"` // download, upload
 	ASCII     bool     `json:"ascii,omitempty"`
 	Bytes     *int64   `json:"bytes,omitempty"`
@@ -87,6 +86,13 @@ type Event struct {
 	PID     int        `json:"pid,omitempty"`     // of opened
 	Lost    uint64     `json:"lost,omitempty"`    // of dropped
 	Since   *time.Time `json:"since,omitempty"`   // of dropped
+
+	// Bytes of what is no UTF-8, in base64. They are the Log's to set.
+	UserRaw     string `json:"user_base64,omitempty"`
+	TextRaw     string `json:"text_base64,omitempty"`
+	PathRaw     string `json:"path_base64,omitempty"`
+	ResolvedRaw string `json:"resolved_path_base64,omitempty"`
+	FromRaw     string `json:"from_path_base64,omitempty"`
 }
 
 // TLSFacts are those of one connection.
@@ -102,9 +108,7 @@ type TLSFacts struct {
 // append appends the event's line. A name may be anything that a client has made up, so nothing of it may end the line, or pass
 // for another field, or move the cursor of whoever reads it on a terminal.
 func (e *Event) append(b []byte) []byte {
-	if !utf8.ValidString(e.Path) {
-		e.PathRaw = base64.StdEncoding.EncodeToString([]byte(e.Path)) // JSON cannot have it; U+FFFD stands there instead
-	}
+	e.UserRaw, e.TextRaw, e.PathRaw, e.ResolvedRaw, e.FromRaw = raw(e.User), raw(e.Text), raw(e.Path), raw(e.Resolved), raw(e.From)
 	var line bytes.Buffer
 	enc := json.NewEncoder(&line)
 	enc.SetEscapeHTML(false)
@@ -112,6 +116,15 @@ func (e *Event) append(b []byte) []byte {
 		panic("audit: " + err.Error()) // of strings, numbers and times: cannot be
 	}
 	return appendSafely(b, line.Bytes())
+}
+
+// raw is a text's bytes in base64 if JSON cannot have them, and U+FFFD stands there instead: whoever chooses names could otherwise
+// have what was done to one file recorded in the very words of another. It is empty for UTF-8.
+func raw(s string) string {
+	if utf8.ValidString(s) {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString([]byte(s))
 }
 
 const hexadecimal = "0123456789abcdef"

@@ -196,6 +196,7 @@ func (l *Log) write() {
 			case i := <-l.queue:
 				batch = append(batch[:0], i)
 			default:
+				l.writeAll(nil) // what was lost since the last batch has not been told yet
 				return
 			}
 		}

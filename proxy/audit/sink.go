@@ -41,7 +41,30 @@ func openSink(name string) (*sink, error) {
 		file.Close()
 		return nil, fmt.Errorf("audit: %s: %w", name, bare(err))
 	}
+	if err := endLine(name, file, info); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("audit: cannot end the last line of %s: %w", name, bare(err))
+	}
 	return &sink{name: name, file: file, info: info, looked: time.Now()}, nil
+}
+
+// endLine ends the last line of a file that has half of one, since the machine or the process that wrote it went down over it. Our
+// first line would otherwise be joined to it, and be lost to readers as well. A file that we may not read is taken to be whole.
+func endLine(name string, file *os.File, info fs.FileInfo) error {
+	if !info.Mode().IsRegular() || info.Size() == 0 {
+		return nil
+	}
+	r, err := os.Open(name)
+	if err != nil {
+		return nil
+	}
+	defer r.Close()
+	var last [1]byte
+	if _, err := r.ReadAt(last[:], info.Size()-1); err != nil || last[0] == '\n' {
+		return nil
+	}
+	_, err = file.WriteString("\n")
+	return err
 }
 
 func (s *sink) close() {
