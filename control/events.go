@@ -82,8 +82,7 @@ type Refused struct {
 // Dropped: the server sent a reply that nobody had asked for.
 type Dropped struct{ Code int }
 
-// Transferring: a transfer is about to begin. The server has not heard of it yet, and may refuse it. Transferred follows, unless
-// the process ends.
+// Transferring is a transfer that is about to begin. The server may refuse it. Transferred follows, unless the process ends.
 type Transferring struct {
 	Verb     string
 	Path     string // as the client gave it
@@ -120,18 +119,17 @@ type Ended struct {
 	Err      error // nil if client or server said goodbye
 }
 
-func (Started) event()      {}
-func (Secured) event()      {}
-func (ProxyLogin) event()   {}
-func (LoggedIn) event()     {}
-func (LoginFailed) event()  {}
-func (Commanded) event()    {}
-func (Transferring) event() {}
-func (Said) event()         {}
-func (Refused) event()      {}
-func (Dropped) event()      {}
-func (Transferred) event()  {}
-func (Ended) event()        {}
+func (Started) event()     {}
+func (Secured) event()     {}
+func (ProxyLogin) event()  {}
+func (LoggedIn) event()    {}
+func (LoginFailed) event() {}
+func (Commanded) event()   {}
+func (Said) event()        {}
+func (Refused) event()     {}
+func (Dropped) event()     {}
+func (Transferred) event() {}
+func (Ended) event()       {}
 
 // redacted is a command as logs may show it.
 func redacted(c wire.Command) string {

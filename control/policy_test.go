@@ -27,6 +27,14 @@ func (j *judge) Paths() bool {
 	return slices.ContainsFunc(j.denials, func(d denial) bool { return d.below != "" })
 }
 
+func (j *judge) Begins(e Transferring) *Refusal {
+	j.asked = append(j.asked, fmt.Sprintf("begins %+v", e))
+	if slices.Contains(j.denials, denial{what: "BEGIN"}) {
+		return &Refusal{Code: 451, Text: "Not now", Rule: "BEGIN"}
+	}
+	return nil
+}
+
 func (j *judge) Enter(user string) *Refusal {
 	if slices.Contains(j.denials, denial{"ENTER", user}) {
 		return &Refusal{Text: "No more sessions", Rule: "ENTER"}

@@ -55,11 +55,15 @@ func (s *Session) transfer(cmd wire.Command, d dataconn.Direction, ruling Ruling
 	if err := s.cleared(); err != nil {
 		return err
 	}
-	t := &running{Transfer: s.armed, cmd: cmd, direction: d, begun: time.Now()}
+	path := s.resolved(cmd)
+	if s.Policy != nil {
+		e := Transferring{Verb: cmd.Verb, Path: cmd.Arg, Resolved: path, Upload: d == dataconn.Upload, Offset: s.standing.offset, Rule: ruling.Rule}
+		if r := s.Policy.Begins(e); r != nil {
+			return r
+		}
+	}
+	t := &running{Transfer: s.armed, cmd: cmd, direction: d, begun: time.Now(), path: path, offset: s.standing.offset, rule: ruling.Rule}
 	s.armed = nil
-	t.path, t.offset, t.rule = s.resolved(cmd), s.standing.offset, ruling.Rule
-	// Before anything moves: what was on its way when all ends at once is known then.
-	s.observe(Transferring{Verb: cmd.Verb, Path: cmd.Arg, Resolved: t.path, Upload: d == dataconn.Upload, Offset: t.offset, Rule: t.rule})
 	t.Pace(ruling.Pace)
 	t.Begin(d, s.securing(t), ruling.Inspector)
 	code, err := 0, s.tell(cmd)

@@ -130,6 +130,9 @@ func (v *policing) Enter(user string) *control.Refusal {
 	return nil
 }
 
+// Begins implements control.Policy.
+func (v *policing) Begins(e control.Transferring) *control.Refusal { return v.record.begins(e) }
+
 // reenter counts the session by the quotas of a reload. One that would not be let in any more stays as it was.
 func (v *policing) reenter() {
 	old := v.holder

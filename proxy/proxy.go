@@ -161,6 +161,11 @@ const remainsPatience = 500 * time.Millisecond
 // Drain stops accepting, lets each session finish its transfer for at most timeouts.drain, and returns when all are over.
 func (p *Proxy) Drain() {
 	p.stopAccepting()
+	// A session that waits for the audit would never hear that it is to end.
+	p.mu.Lock()
+	patience := p.cfg.Timeouts.Drain
+	p.mu.Unlock()
+	defer time.AfterFunc(patience, p.hurryAudit).Stop()
 	p.loops.Wait()
 	p.sessions.Wait()
 	p.pinholes.close()
@@ -171,6 +176,7 @@ func (p *Proxy) Drain() {
 // Close stops accepting and cuts all sessions off. It returns when they are over.
 func (p *Proxy) Close() {
 	p.stopAccepting()
+	p.hurryAudit()
 	p.cut()
 	p.mu.Lock()
 	for c := range p.conns {

@@ -38,10 +38,13 @@ func (r *recorder) admit(q *control.Request) *control.Refusal {
 		return nil
 	}
 	err := log.Admit()
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case login:
+		return unrecorded(421, err)
 	}
-	return &control.Refusal{Code: map[bool]int{true: 421, false: 451}[login], Text: "Nothing can be recorded, try again later", Rule: "audit.on_full", Err: err, End: login}
+	return unrecorded(451, err)
 }
 
 // Observe implements control.Observer.
@@ -53,13 +56,45 @@ func (r *recorder) Observe(e control.Event) {
 	case control.LoginFailed:
 		r.user = e.User
 	}
-	if log := r.p.audit.Load(); log != nil {
+	if log := r.audit(); log != nil {
 		r.record(log, e)
 	}
 	if _, over := e.(control.Commanded); over {
 		r.policing.finish()
 		r.refused = false
 	}
+}
+
+// audit is the record in use. A reload may have closed the one that was a moment ago.
+func (r *recorder) audit() *audit.Log {
+	log := r.p.audit.Load()
+	for log != nil && log.Closed() {
+		next := r.p.audit.Load()
+		if next == log {
+			return nil // it is the last
+		}
+		log = next
+	}
+	return log
+}
+
+// begins records that a transfer begins, before it does.
+func (r *recorder) begins(e control.Transferring) *control.Refusal {
+	log := r.audit()
+	if log == nil {
+		return nil
+	}
+	a := r.event(audit.TransferStart)
+	a.Verb, a.Path, a.Resolved, a.Direction, a.Offset, a.Rule = e.Verb, e.Path, e.Resolved, directionOf(e.Upload), e.Offset, e.Rule
+	if !log.RecordNow(a, flushPatience) && r.n.cfg.Audit.OnFull == config.OnFullRefuse {
+		return unrecorded(451, audit.ErrFull)
+	}
+	return nil
+}
+
+// unrecorded refuses what cannot be recorded.
+func unrecorded(code int, err error) *control.Refusal {
+	return &control.Refusal{Code: code, Text: "Nothing can be recorded, try again later", Rule: "audit.on_full", Err: err, End: code == 421}
 }
 
 // event is an event with what all of a session have.
@@ -111,10 +146,6 @@ func (r *recorder) record(log *audit.Log, event control.Event) {
 	case control.Refused:
 		r.refused = true
 		r.deny(log, e.Refusal, func(a *audit.Event) { a.Verb, a.Path, a.Resolved = e.Verb, e.Path, e.Resolved })
-	case control.Transferring:
-		a := r.event(audit.TransferStart)
-		a.Verb, a.Path, a.Resolved, a.Direction, a.Offset, a.Rule = e.Verb, e.Path, e.Resolved, directionOf(e.Upload), e.Offset, e.Rule
-		log.RecordNow(a, flushPatience)
 	case control.Transferred:
 		log.Record(r.transferred(e))
 	case control.Commanded:
@@ -274,6 +305,13 @@ func version() string {
 }
 
 var onFull = map[config.OnFull]audit.OnFull{config.OnFullDrop: audit.Drop, config.OnFullBlock: audit.Block, config.OnFullRefuse: audit.Refuse}
+
+// hurryAudit has no session wait for the audit any more.
+func (p *Proxy) hurryAudit() {
+	if log := p.audit.Load(); log != nil {
+		log.Hurry()
+	}
+}
 
 // ReopenAudit opens the files of the audit anew, for logrotate. On error the old ones stay in use.
 func (p *Proxy) ReopenAudit() error {

@@ -405,6 +405,33 @@ func TestBlock(t *testing.T) {
 	<-done
 }
 
+// TestHurry has a process that must end though its record takes nothing.
+func TestHurry(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := open(t, Options{File: file, Queue: 4, OnFull: Block})
+	done := make(chan struct{})
+	go func() {
+		for range 2000 {
+			l.Record(events()[5])
+		}
+		l.RecordNow(events()[5], time.Hour)
+		close(done)
+	}()
+	select {
+	case <-done:
+		t.Fatal("nobody waited")
+	case <-time.After(200 * time.Millisecond):
+	}
+	l.Hurry()
+	<-done
+	if _, dropped := l.Stats(); dropped == 0 {
+		t.Error("what was lost is not counted")
+	}
+}
+
 // TestOpenFails names the file and what to do.
 func TestOpenFails(t *testing.T) {
 	for _, o := range []Options{{File: "/nowhere/audit"}, {File: filepath.Join(t.TempDir(), "a"), Xferlog: "/nowhere/xferlog"}, {File: t.TempDir()}} {

@@ -36,9 +36,11 @@ type Log struct {
 	o       Options
 	queue   chan item
 	closing chan struct{} // closed by Close
+	hurried chan struct{} // closed by Hurry
 	done    chan struct{} // closed when the writer has ended
 	reopen  chan chan error
 	once    sync.Once
+	hurry   sync.Once
 
 	failing atomic.Bool // the writer cannot write
 	written atomic.Uint64
@@ -63,7 +65,7 @@ type item struct {
 // Open opens the files, which are made if they are not there, for their owner to write and their group to read. The error names
 // the one that cannot be opened.
 func Open(o Options) (*Log, error) {
-	l := &Log{o: o, queue: make(chan item, o.Queue), closing: make(chan struct{}), done: make(chan struct{}), reopen: make(chan chan error)}
+	l := &Log{o: o, queue: make(chan item, o.Queue), closing: make(chan struct{}), hurried: make(chan struct{}), done: make(chan struct{}), reopen: make(chan chan error)}
 	var err error
 	if l.file, err = openSink(o.File); err == nil {
 		l.xferlog, err = openSink(o.Xferlog)
@@ -76,8 +78,22 @@ func Open(o Options) (*Log, error) {
 	return l, nil
 }
 
-// Record records an event. It does not wait, unless the Log is to Block and no more events can wait.
-func (l *Log) Record(e Event) { l.put(item{event: e}) }
+// Record records an event. It does not wait, unless the Log is to Block and no more events can wait. It reports false if the event is
+// lost.
+func (l *Log) Record(e Event) bool { return l.put(item{event: e}) }
+
+// Hurry has nobody wait any more, not even where the Log is to Block: the process must end, and what its files do not take is lost.
+func (l *Log) Hurry() { l.hurry.Do(func() { close(l.hurried) }) }
+
+// Closed reports whether the Log takes no more events.
+func (l *Log) Closed() bool {
+	select {
+	case <-l.closing:
+		return true
+	default:
+		return false
+	}
+}
 
 // RecordNow records an event and waits until it has been written: what happens next is known then to follow it, even if the process
 // is killed. It reports false if that takes longer than patience, or if the event is lost; without a limit if the Log is to Block.
@@ -96,6 +112,7 @@ func (l *Log) RecordNow(e Event, patience time.Duration) bool {
 	case <-flushed:
 		return true
 	case <-late:
+	case <-l.hurried:
 	case <-l.done:
 	}
 	return false
@@ -115,8 +132,9 @@ func (l *Log) put(i item) bool {
 		case l.queue <- i:
 			return true
 		case <-l.closing:
+			return false
+		case <-l.hurried:
 		}
-		return false
 	}
 	l.dropped.Add(1)
 	l.mu.Lock()
@@ -261,7 +279,7 @@ func (l *Log) append(b []byte, e Event) []byte {
 // insist writes lines to a file until they are there. What they are written to may change meanwhile, if somebody makes room by that.
 func (l *Log) insist(s **sink, lines []byte) bool {
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		(*s).follow(l.o.Log)
+		l.fresh = (*s).follow(l.o.Log) && *s == l.file || l.fresh
 		rest, err := (*s).write(lines)
 		if err == nil {
 			if l.failing.CompareAndSwap(true, false) {

@@ -96,21 +96,22 @@ func (s *sink) write(lines []byte) (rest []byte, err error) {
 }
 
 // follow opens the file anew if it is not where it was any more: somebody has removed it, and what is appended would be in no
-// directory.
-func (s *sink) follow(log *slog.Logger) {
+// directory. It reports whether that is so.
+func (s *sink) follow(log *slog.Logger) bool {
 	if s == nil || time.Since(s.looked) < time.Second {
-		return
+		return false
 	}
 	s.looked = time.Now()
 	info, err := os.Stat(s.name)
 	if err == nil && os.SameFile(info, s.info) || err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return
+		return false
 	}
 	anew, err := openSink(s.name)
 	if err != nil {
-		return // what is open can be written, and the next look may do better
+		return false // what is open can be written, and the next look may do better
 	}
 	log.Warn("the audit's file was moved or removed without SIGUSR1; it is opened anew", "file", s.name)
 	s.file.Close()
 	*s = *anew
+	return true
 }
