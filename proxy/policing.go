@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -60,6 +61,15 @@ func (g *regime) succeed(before *regime) {
 	for name, l := range g.shared {
 		if old := before.shared[name]; old != nil && old.Limit() == l.Limit() {
 			g.shared[name] = old
+		}
+	}
+}
+
+// tally logs how many commands each rule has decided, for whoever wonders which of them are of any use.
+func (g *regime) tally(log *slog.Logger) {
+	for _, c := range g.set.Counts() {
+		if c.Rule != nil && c.N > 0 {
+			log.Info("rule", "rule", c.Rule.Name, "action", c.Rule.Action, "decided", c.N)
 		}
 	}
 }

@@ -129,7 +129,9 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	// From here on nothing fails that leaves less than there was.
 	g.succeed(p.regime.Load())
 	p.keepBooks(store, record)
-	p.regime.Store(g)
+	if old := p.regime.Swap(g); old != nil {
+		old.tally(p.log)
+	}
 	p.cfg = cfg
 	p.pinholes.adopt(cfg)
 	for i := range cfg.Listeners {
@@ -171,6 +173,7 @@ func (p *Proxy) Drain() {
 	p.pinholes.close()
 	p.remains.Settle(remainsPatience)
 	p.keepBooks(nil, nil)
+	p.regime.Load().tally(p.log)
 }
 
 // Close stops accepting and cuts all sessions off. It returns when they are over.
@@ -188,6 +191,7 @@ func (p *Proxy) Close() {
 	p.pinholes.close()
 	p.remains.Settle(remainsPatience)
 	p.keepBooks(nil, nil)
+	p.regime.Load().tally(p.log)
 }
 
 func (p *Proxy) stopAccepting() {

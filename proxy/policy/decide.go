@@ -30,40 +30,84 @@ type Facts struct {
 type Bound struct {
 	set   *Set
 	facts Facts
-	rules []*Rule // that the facts do not rule out
+	all   *selection // that the facts do not rule out
 
-	user    string     // for whom byClass, plain and mine are
-	known   bool       // they are for anybody at all
-	byClass [5][]*Rule // of rules, by the class of an act
+	user  string     // for whom own is
+	own   *selection // of all, those that are about the user; nil: nobody has asked yet
+	found []int      // by the index, for the act in hand
+	few   []*Rule    // the candidates for it
+	vm    *vm.VM     // nil: no rule has needed it
+}
+
+// selection is some of a Set's rules, in order. Sessions that have the same share one.
+type selection struct {
+	rules   []*Rule
+	byClass [5][]*Rule // by the class of an act
 	plain   [5][]*Rule // of byClass, those without paths
-	mine    []bool     // which of set.rules concern the user
-	found   []int      // by the index, for the act in hand
-	few     []*Rule    // the candidates for it
+	has     []byte     // a bit for each of the Set's rules
 	paths   bool
 	watches bool
-	vm      vm.VM
+}
+
+// maxSelections is how many a Set keeps. Who has many users and networks in its rules has many, and makes some of them again.
+const maxSelections = 1000
+
+// selectRules makes a selection, or finds one that is there.
+func (s *Set) selectRules(from []*Rule, is func(*Rule) bool) *selection {
+	has := make([]byte, (len(s.rules)+7)/8)
+	for _, r := range from {
+		if is(r) {
+			has[r.Index/8] |= 1 << (r.Index % 8)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.selections[string(has)]; l != nil {
+		return l
+	}
+	l := &selection{has: has}
+	for _, r := range from {
+		if l.holds(r.Index) {
+			l.add(r)
+		}
+	}
+	if s.selections == nil || len(s.selections) >= maxSelections {
+		s.selections = map[string]*selection{} // sessions keep theirs
+	}
+	s.selections[string(has)] = l
+	return l
+}
+
+func (l *selection) holds(rule int) bool { return l.has[rule/8]&(1<<(rule%8)) != 0 }
+
+func (l *selection) add(r *Rule) {
+	l.rules = append(l.rules, r)
+	l.paths = l.paths || len(r.paths) > 0 || r.when != nil && r.when.path
+	moves := r.classes&(1<<control.List|1<<control.Read|1<<control.Write) != 0
+	l.watches = l.watches || moves && (r.LargerThan > 0 || r.Digest || r.Rate > 0 || r.SharedRate > 0)
+	for c := range l.byClass {
+		if r.classes&(1<<c) == 0 {
+			continue
+		}
+		l.byClass[c] = append(l.byClass[c], r)
+		if len(r.paths) == 0 {
+			l.plain[c] = append(l.plain[c], r)
+		}
+	}
 }
 
 // Bind picks the rules that can concern a session, once, so that they cost its commands little.
 func (s *Set) Bind(f Facts) *Bound {
-	b := &Bound{set: s, facts: f, vm: vm.VM{MemoryBudget: whenMemory}}
-	for _, r := range s.rules {
-		if b.rulesOut(r) != matches {
-			continue
-		}
-		b.rules = append(b.rules, r)
-		b.paths = b.paths || len(r.paths) > 0 || r.when != nil && r.when.path
-		moves := r.classes&(1<<control.List|1<<control.Read|1<<control.Write) != 0
-		b.watches = b.watches || moves && (r.LargerThan > 0 || r.Digest || r.Rate > 0 || r.SharedRate > 0)
-	}
+	b := &Bound{set: s, facts: f}
+	b.all = s.selectRules(s.rules, func(r *Rule) bool { return b.rulesOut(r) == matches })
 	return b
 }
 
 // Paths reports whether a rule that can concern the session speaks of paths.
-func (b *Bound) Paths() bool { return b.paths }
+func (b *Bound) Paths() bool { return b.all.paths }
 
 // Watches reports whether a rule that can concern the session may want the bytes of a transfer seen or slowed.
-func (b *Bound) Watches() bool { return b.watches }
+func (b *Bound) Watches() bool { return b.all.watches }
 
 // Decision is what the rules say to a command.
 type Decision struct {
@@ -109,7 +153,7 @@ func (b *Bound) count(r *Rule) {
 
 // actsOf are a command's acts. They may cost a question to the server, which is not asked without need.
 func (b *Bound) actsOf(r *control.Request) []control.Act {
-	if r.Early || !b.paths && len(several[r.Verb]) == 0 {
+	if r.Early || !b.all.paths && len(several[r.Verb]) == 0 {
 		return []control.Act{{Class: r.Class}}
 	}
 	return r.Acts()
@@ -136,25 +180,26 @@ func (b *Bound) decideAct(r *control.Request, act control.Act, now time.Time) De
 // call.
 func (b *Bound) candidates(r *control.Request, class control.Class, t *target) []*Rule {
 	if r.Early {
-		return b.rules
+		return b.all.rules
 	}
-	if !b.known || b.user != r.User {
-		b.pick(r)
+	if b.own == nil || b.user != r.User {
+		// A session has one user mostly, so that is kept.
+		b.user, b.own = r.User, b.set.selectRules(b.all.rules, func(rule *Rule) bool { return rule.isFor(r) })
 	}
 	switch {
 	case t.Extent == control.NoPath:
-		return b.plain[class]
-	case t.Extent != control.OnePath || !b.paths:
-		return b.byClass[class]
+		return b.own.plain[class]
+	case t.Extent != control.OnePath || !b.own.paths:
+		return b.own.byClass[class]
 	}
 	x := &b.set.exact
 	if t.Loose {
 		x = &b.set.loose
 	}
 	b.found, b.few = x.find(b.found[:0], t.text), b.few[:0]
-	plain := b.plain[class]
+	plain := b.own.plain[class]
 	for _, i := range b.found {
-		if !b.mine[i] {
+		if !b.own.holds(i) {
 			continue
 		}
 		for len(plain) > 0 && plain[0].Index < i {
@@ -164,27 +209,6 @@ func (b *Bound) candidates(r *control.Request, class control.Class, t *target) [
 	}
 	b.few = append(b.few, plain...)
 	return b.few
-}
-
-// pick sorts out the rules for a request's user. A session has one mostly, so that is kept.
-func (b *Bound) pick(r *control.Request) {
-	b.known, b.user, b.byClass, b.plain = true, r.User, [5][]*Rule{}, [5][]*Rule{}
-	b.mine = make([]bool, len(b.set.rules))
-	for _, rule := range b.rules {
-		if !rule.isFor(r) {
-			continue
-		}
-		b.mine[rule.Index] = true
-		for c := range b.byClass {
-			if rule.classes&(1<<c) == 0 {
-				continue
-			}
-			b.byClass[c] = append(b.byClass[c], rule)
-			if len(rule.paths) == 0 {
-				b.plain[c] = append(b.plain[c], rule)
-			}
-		}
-	}
 }
 
 // criterion is what keeps a rule from matching.
@@ -337,6 +361,14 @@ func (q *query) inHours(rule *Rule) bool {
 	return slices.ContainsFunc(rule.Hours, func(h config.WeeklyHours) bool { return h.Contains(t) })
 }
 
+// machine runs expressions.
+func (b *Bound) machine() *vm.VM {
+	if b.vm == nil {
+		b.vm = &vm.VM{MemoryBudget: whenMemory}
+	}
+	return b.vm
+}
+
 // evaluate runs a rule's expression. What fails, and what speaks of a path that is not one, is uncertain. A loose path is given as
 // it is and folded: either may be what the rule's author has written.
 func (q *query) evaluate(rule *Rule) bool {
@@ -355,7 +387,7 @@ func (q *query) evaluate(rule *Rule) bool {
 		env.Direction = string(directionOf(r))
 	}
 	for {
-		v, err := q.b.vm.Run(rule.when.program, env)
+		v, err := q.b.machine().Run(rule.when.program, env)
 		if err != nil {
 			return !rule.allows
 		}

@@ -26,6 +26,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,13 +36,16 @@ import (
 	"ftpalg/control"
 )
 
-// Set is the rules of one configuration. It is not changed any more, but for its counts, and any number of sessions may use it at
+// Set is the rules of one configuration. It is not changed any more, but for its counts and what sessions share, and any number of sessions may use it at
 // once; a reload makes another one.
 type Set struct {
 	rules     []*Rule
 	allows    bool // what the default does
 	zone      *time.Location
 	byDefault atomic.Uint64
+
+	mu         sync.Mutex // guards selections
+	selections map[string]*selection
 
 	exact, loose index // of the rules with paths
 }
