@@ -64,6 +64,9 @@ func (k *checker) accounts(c *Config) {
 		k.fault(key+".groups", "is given without accounts; write accounts.file, or accounts.ldap")
 	}
 	k.directory(key+".ldap", &a.LDAP)
+	for i := range c.Listeners {
+		k.proxyLogin(element("listeners", i), &c.Listeners[i], a)
+	}
 	for i, d := range c.Destinations {
 		k.members(element("destinations", i)+".accounts", d.Accounts, a)
 		k.members(element("destinations", i)+".groups", d.Groups, a)
@@ -141,10 +144,25 @@ func (k *checker) members(key string, names []Account, a *Accounts) {
 	}
 }
 
+// takesAccounts reports whether clients of a listener may log in to the proxy.
+func takesAccounts(l Listener) bool { return l.Mode == Explicit || l.ProxyLogin }
+
+// proxyLogin checks where a login to the proxy is asked for.
+func (k *checker) proxyLogin(key string, l *Listener, a *Accounts) {
+	switch {
+	case !l.ProxyLogin:
+	case l.Mode == Explicit:
+		k.fault(key+".proxy_login", "is not for the mode explicit, whose clients log in anyway where there are accounts")
+	case !a.Given():
+		k.fault(key+".proxy_login", "is given without accounts; write accounts.file, or accounts.ldap")
+	case l.TLS == TLSPass:
+		k.fault(key+".proxy_login", "is given with tls: pass, of which no login is seen")
+	}
+}
+
 // strangeAccounts warns of accounts that nobody will log in with.
 func (k *checker) strangeAccounts(c *Config) {
-	explicit := slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Mode == Explicit })
-	if c.Accounts.Given() && !explicit {
-		k.warn("accounts", "nobody logs in with them: no listener is of mode explicit")
+	if c.Accounts.Given() && !slices.ContainsFunc(c.Listeners, takesAccounts) {
+		k.warn("accounts", "nobody logs in with them: no listener is of mode explicit, or has proxy_login")
 	}
 }

@@ -147,6 +147,8 @@ type Listener struct {
 	CertificateKey File         `yaml:"certificate_key"`
 	SessionReuse   SessionReuse `yaml:"session_reuse"`
 	Intercept      Intercept    `yaml:"intercept"` // tproxy and redirect only
+	// ProxyLogin is for all modes but explicit, with accounts: clients log in to the proxy, and then to the server.
+	ProxyLogin bool `yaml:"proxy_login"`
 	// ProxyProtocol is for the modes explicit and gateway.
 	ProxyProtocol ProxyProtocol `yaml:"proxy_protocol"`
 }

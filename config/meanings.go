@@ -102,6 +102,9 @@ var meanings = []meaning{
 	{key: "listeners[].intercept.local_marks", byDefault: "none",
 		text: "Intercept also what processes of this machine open with one of these marks (SO_MARK)."},
 
+	{key: "listeners[].proxy_login",
+		text: "For all modes but explicit, with accounts: whether clients log in to ftpalg itself, by USER account and PASS, before they log in to the " +
+			"server, as clients do that know of a transparent firewall. The server hears nothing of the first login, and nothing but what negotiates before it."},
 	{key: "listeners[].proxy_protocol",
 		text: "For explicit and gateway: the PROXY protocol, by which load balancers say whose connections they bring."},
 	{key: "listeners[].proxy_protocol.trusted", byDefault: "none",
@@ -165,7 +168,7 @@ var meanings = []meaning{
 			"it cannot see which one the server names. At most 1024 ports, all 1024 or above."},
 
 	{key: "accounts", byDefault: "none",
-		text: "Proxy accounts, for explicit listeners. With file or ldap (either, not both), only the rules of destinations without accounts and groups " +
+		text: "Proxy accounts, for explicit listeners and those with proxy_login. With file or ldap (either, not both), only the rules of destinations without accounts and groups " +
 			"are for clients that have not logged in to the proxy; what no rule allows needs a login. Without them nobody is asked, and addresses decide."},
 	{key: "accounts.file", byDefault: "none",
 		text: "File of accounts, NAME:HASH a line, as htpasswd makes it: with bcrypt or SHA-crypt ($5$, $6$), nothing else. `ftpalg passwd` makes " +

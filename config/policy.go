@@ -402,8 +402,8 @@ func (k *checker) quota(key string, q *Quota, c *Config, named map[string]bool) 
 	case q.Per != PerAccount:
 	case !c.Accounts.Given():
 		k.fault(key+".per", "counts accounts, and there are none; write accounts.file, or accounts.ldap")
-	case !slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Mode == Explicit }):
-		k.fault(key+".per", "counts accounts, and nobody logs in with one: no listener is of mode explicit")
+	case !slices.ContainsFunc(c.Listeners, takesAccounts):
+		k.fault(key+".per", "counts accounts, and nobody logs in with one: no listener is of mode explicit, or has proxy_login")
 	}
 }
 

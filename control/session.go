@@ -88,7 +88,8 @@ type Session struct {
 	Explicit bool
 	// Logins are the ways in which it may; Explicit only. Zero: DefaultLogins.
 	Logins Logins
-	// Accounts are asked about logins to the proxy; Explicit only. Nil: none is asked for, and such a login means nothing.
+	// Accounts are asked about logins to the proxy. Nil: none is asked for, and such a login means nothing. A session that is not
+	// Explicit has one before that to its server then.
 	Accounts Accounts
 	// Own reports whether a name that a client has said by HOST or in the hello of its TLS is the proxy's, and so no server's.
 	// It may look the name up. Nil: none is.
@@ -135,7 +136,7 @@ type Session struct {
 	unknown  int            // unknown verbs before login
 	denied   int            // servers refused or not reached; Explicit only
 	deferred []wire.Command // said before there was a server and owed to it; Explicit only
-	intro    *introduction  // Explicit only
+	intro    *introduction  // nil: of sessions that are not Explicit and have no Accounts
 	held     bool           // what the client has said last was during a transfer, and is to be dealt with after it
 }
 
@@ -191,7 +192,7 @@ func (s *Session) begin(ctx context.Context) {
 	s.clock = time.NewTimer(time.Hour)
 	s.clock.Stop()
 	s.client = openClient(s)
-	if s.Explicit {
+	if s.Explicit || s.Accounts != nil {
 		s.intro = &introduction{}
 	}
 }
@@ -425,6 +426,11 @@ type said struct {
 func (s *Session) act(cmd wire.Command) error {
 	if s.Explicit {
 		if done, err := s.address(cmd); done {
+			return err
+		}
+	}
+	if s.gated() {
+		if done, err := s.gate(cmd); done {
 			return err
 		}
 	}

@@ -182,7 +182,7 @@ func (p *Proxy) destined(cfg *config.Config, l *config.Listener, client netip.Ad
 			continue
 		}
 		if !about(d, who) {
-			needed = needed || who == nil && l.Mode == config.Explicit && slices.ContainsFunc(d.Allow, func(t config.Target) bool { return p.matches(t, s) })
+			needed = needed || who == nil && (l.Mode == config.Explicit || l.ProxyLogin) && slices.ContainsFunc(d.Allow, func(t config.Target) bool { return p.matches(t, s) })
 			continue
 		}
 		for _, t := range d.Allow {

@@ -74,6 +74,7 @@ func missing(key string, accounts, groups []config.Account, cfg *config.Config, 
 // proxyLogin logs one session in to the proxy. It is control.Accounts.
 type proxyLogin struct {
 	accounts *accounts.Accounts
+	p        *Proxy
 	n        *network
 	log      *logger
 	alive    context.Context // done when sessions are cut off
@@ -94,6 +95,15 @@ func (l *proxyLogin) Login(ctx context.Context, name, password string) *control.
 	}
 	l.n.account = a
 	l.log.identify(a.Name)
+	if l.n.listener.ProxyLogin {
+		// The server was connected before; whether this account may go there shows now.
+		if rule, r := l.p.destined(l.n.cfg, l.n.listener, l.n.client.Addr(), a, l.n.place); r != nil {
+			r.Code, r.End = 421, true
+			return r
+		} else if rule != l.n.rule {
+			l.log.log.Load().Warn("another rule allows the account's server than it was connected by; the TLS of the first one holds", "rule", fmt.Sprintf("destinations[%d]", rule))
+		}
+	}
 	return nil
 }
 

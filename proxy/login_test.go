@@ -43,7 +43,7 @@ func TestProxyLogin(t *testing.T) {
 	}
 	observer := &logger{}
 	observer.log.Store(log.With("session", "1"))
-	l := &proxyLogin{accounts: known, n: &network{client: netip.MustParseAddrPort("192.0.2.7:1234")}, log: observer, alive: t.Context()}
+	l := &proxyLogin{accounts: known, n: &network{client: netip.MustParseAddrPort("192.0.2.7:1234"), listener: &config.Listener{Mode: config.Explicit}}, log: observer, alive: t.Context()}
 	if !l.Known("alice") || l.Known("bob") {
 		t.Error("who is known is wrong")
 	}

@@ -44,6 +44,7 @@ type network struct {
 	client netip.AddrPort // the client
 	conn   net.Conn       // its control connection
 	name   string         // of the server, in lower case; empty: it was given by address
+	place  place          // of the server, once it is connected
 	dialed netip.AddrPort // what the client dialed, as it sees it; the zero value where that was ourselves
 	local  netip.AddrPort // our end of the client's control connection
 	// announced is where the client has connected to, if a load balancer has brought its connection. It is an address of ours or not.

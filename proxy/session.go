@@ -160,8 +160,8 @@ func (p *Proxy) admit(s *setting, a arrival) *served {
 		Logins:        loginsOf(l),
 		Own:           func(ctx context.Context, name string) bool { return p.isOwn(ctx, s, n, name) },
 	}
-	if s.accounts != nil && l.Mode == config.Explicit {
-		session.Accounts = &proxyLogin{accounts: s.accounts, n: n, log: observer, alive: p.alive}
+	if s.accounts != nil && (l.Mode == config.Explicit || l.ProxyLogin) {
+		session.Accounts = &proxyLogin{accounts: s.accounts, p: p, n: n, log: observer, alive: p.alive}
 	}
 	v.session = session
 	p.secured(s, session, n)
@@ -271,7 +271,7 @@ func (p *Proxy) connect(ctx context.Context, n *network, name string) (*net.TCPC
 	var faults []error
 	for i, to := range places {
 		rule, r := p.destined(n.cfg, n.listener, n.client.Addr(), n.account, to)
-		if r != nil {
+		if r != nil && !(n.listener.ProxyLogin && errors.Is(r, accounts.ErrNeeded)) { // it is asked again when who it is is known
 			faults = append(faults, r)
 			continue
 		}
@@ -281,7 +281,7 @@ func (p *Proxy) connect(ctx context.Context, n *network, name string) (*net.TCPC
 			if name == "" && n.listener.Mode != config.TPROXY && n.listener.Mode != config.Redirect {
 				name = to.at.Addr().String() // that is how it was named
 			}
-			n.name = to.name
+			n.name, n.place = to.name, to
 			n.meet(rule, name)
 			return c, nil
 		}
