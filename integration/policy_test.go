@@ -4,10 +4,14 @@ package integration
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,4 +95,51 @@ func readAudit(t *testing.T, file string) []audit.Event {
 		events = append(events, e)
 	}
 	return events
+}
+
+// TestHTTPPolicy: what rules deny is forbidden to HTTP clients, whether it is there or not; what is not there is not found; and a
+// digest is that of the file.
+func TestHTTPPolicy(t *testing.T) {
+	l := newLab(t)
+	s := startServer(t, l, nil)
+	record := filepath.Join(l.Dir, "audit.jsonl")
+	g := l.startGateway(tunnelProxy + fmt.Sprintf(`
+policy:
+  rules:
+    - {name: hidden, action: deny, paths: "**/secret/**"}
+    - {name: sums, action: allow, classes: [read, write], digest: true, rate: 50MB/s}
+audit: {file: %s}
+`, record))
+	base := fmt.Sprintf("ftp://%s:%s@%s/", ftpUser, ftpPassword, s.AddrPort(v4))
+	k := l.Client.call(t, proxyAt(v4))
+	webSays(k, 201, "PUT", base+"file", "Content-Length: 5\r\n", strings.NewReader("hello"))
+	if text, _ := webSays(k, 200, "GET", base+"file", "", nil); text != "hello" {
+		t.Errorf("%q", text)
+	}
+	webSays(k, 404, "GET", base+"nothing", "", nil)
+	for _, method := range []string{"GET", "DELETE"} {
+		if text, _ := webSays(k, 403, method, base+"secret/file", "", nil); !strings.Contains(text, "hidden") {
+			t.Errorf("%s: %s", method, text)
+		}
+	}
+	webSays(k, 404, "GET", base+"nothing", "", nil)
+	webSays(k, 403, "PUT", base+"secret/file", "Content-Length: 1\r\n", strings.NewReader("x"))
+	k.Close()
+	g.Stop()
+	g.checkClean()
+	sums := 0
+	for _, e := range readAudit(t, record) {
+		if e.SHA256 != "" {
+			sums++
+			if e.SHA256 != fmt.Sprintf("%x", sha256.Sum256([]byte("hello"))) || e.Outcome != audit.Whole || e.Rule != "sums" {
+				t.Errorf("%+v", e)
+			}
+		}
+		if strings.Contains(fmt.Sprintf("%+v", e), ftpPassword) {
+			t.Errorf("the password is in %+v", e)
+		}
+	}
+	if sums != 2 {
+		t.Errorf("%d digests", sums)
+	}
 }

@@ -180,7 +180,7 @@ func (v *webClient) open(ctx context.Context, named string) (*web.Line, error) {
 	}
 	near, far := web.Pipe(a.client, a.local)
 	var data atomic.Pointer[handed] // the newest listener
-	a.conn, a.places, a.counted = far, places, true
+	a.conn, a.places, a.counted, a.denied = far, places, true, new(atomic.Bool)
 	a.listen = func(_ context.Context, server netip.AddrPort) (net.Listener, error) {
 		l := newHanded(netip.AddrPortFrom(server.Addr(), webDataPort))
 		data.Store(l)
@@ -205,7 +205,7 @@ func (v *webClient) open(ctx context.Context, named string) (*web.Line, error) {
 		}
 		return near, nil
 	}
-	return &web.Line{Control: near, Dial: dial, Over: func() int {
+	return &web.Line{Control: near, Dial: dial, Denied: a.denied.Load, Over: func() int {
 		<-over
 		if ended == nil {
 			return 0

@@ -230,6 +230,9 @@ func (v *policing) Watches() bool {
 func (v *policing) Admit(r *control.Request) control.Ruling {
 	v.renew()
 	v.finish()
+	if v.record.denied != nil {
+		v.record.denied.Store(false)
+	}
 	if refusal := v.record.admit(r); refusal != nil {
 		return control.Ruling{Refusal: refusal}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"ftpalg/config"
@@ -21,9 +22,10 @@ type recorder struct {
 	p        *Proxy
 	n        *network
 	policing *policing
-	id       string // of the session
-	user     string // who has logged in, or tried to
-	refused  bool   // the command that is being performed
+	id       string       // of the session
+	user     string       // who has logged in, or tried to
+	refused  bool         // the command that is being performed
+	denied   *atomic.Bool // whether the last negative reply was our own; nil: nobody asks
 }
 
 // flushPatience is how long a transfer waits for the audit to say that it begins. Files on disks take some microseconds; what takes
@@ -51,6 +53,11 @@ func (r *recorder) admit(q *control.Request) *control.Refusal {
 func (r *recorder) Observe(e control.Event) {
 	r.logger.Observe(e)
 	switch e := e.(type) {
+	case control.Refused:
+		r.refused = true
+		if r.denied != nil {
+			r.denied.Store(true)
+		}
 	case control.LoggedIn:
 		r.user = e.User
 	case control.LoginFailed:
@@ -144,7 +151,6 @@ func (r *recorder) record(log *audit.Log, event control.Event) {
 		a.Outcome, a.Code, a.Reply = audit.Failure, e.Code, e.Text
 		log.Record(a)
 	case control.Refused:
-		r.refused = true
 		r.deny(log, e.Refusal, func(a *audit.Event) { a.Verb, a.Path, a.Resolved = e.Verb, e.Path, e.Resolved })
 	case control.Transferred:
 		log.Record(r.transferred(e))

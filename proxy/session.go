@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"ftpalg/config"
@@ -26,6 +27,7 @@ type arrival struct {
 	// listen, if not nil, makes the listeners for the client's data connections, which are no connections to a port of ours then.
 	listen  func(ctx context.Context, server netip.AddrPort) (net.Listener, error)
 	counted bool              // limits have counted the client already
+	denied  *atomic.Bool      // whether the last negative reply was our own; nil: nobody asks
 	account *accounts.Account // that the client has logged in to by another protocol than FTP; nil: it has not
 }
 
@@ -118,7 +120,7 @@ func (p *Proxy) admit(s *setting, a arrival) *served {
 	if a.account != nil {
 		observer.identify(a.account.Name)
 	}
-	v.recorder = &recorder{p: p, n: n, id: id, logger: observer}
+	v.recorder = &recorder{p: p, n: n, id: id, logger: observer, denied: a.denied}
 	v.policing = &policing{p: p, n: n, log: observer, record: v.recorder}
 	v.recorder.policing = v.policing
 	if !a.counted {

@@ -24,6 +24,9 @@ type Line struct {
 	Dial    func() (*Conn, error) // makes the data connection that the session expects; it waits until that is accepted, or refused
 	// Over waits until the session has ended, and returns the HTTP status that says why, for a client whose request it ended.
 	Over func() int
+	// Denied reports whether the last negative reply was the proxy's own and not the server's: what its rules deny is forbidden, whether
+	// it is there or not.
+	Denied func() bool
 }
 
 // fault is a request that fails: what its client is told.
@@ -119,7 +122,11 @@ func (c *conversation) failed(verb string, r wire.Reply, err error) error {
 		}
 		return &fault{status, words(r)}
 	}
-	return &fault{statusOf(verb, r.Code), words(r)}
+	status := statusOf(verb, r.Code)
+	if status == http.StatusNotFound && c.Denied() {
+		status = http.StatusForbidden
+	}
+	return &fault{status, words(r)}
 }
 
 // words are a reply's as they may be shown.
