@@ -20,9 +20,9 @@ type Options struct {
 	Environ []string
 	// Flags are texts by key, such as "log.level". nil: none.
 	Flags map[string]string
-	// Check finds faults that a Config alone does not show, as in the files that it names. It gives their keys and texts;
-	// Load says where those were given. It is asked if nothing else is wrong. nil: nobody is.
-	Check func(*Config) Faults
+	// Check finds faults that a Config alone does not show, as in the files that it names, and warnings. It gives their keys and
+	// texts; Load says where those were given. It is asked if nothing else is wrong. nil: nobody is.
+	Check func(*Config) (faults, warnings Faults)
 }
 
 // Load makes a Config of flags, else environment, else the file, else Default. No path, no file. The warnings are what
@@ -77,7 +77,7 @@ func newLoader(path string, environ []string) *loader {
 }
 
 // config assembles what was taken in, and judges the outcome.
-func (l *loader) config(check func(*Config) Faults) (*Config, Faults, error) {
+func (l *loader) config(check func(*Config) (faults, warnings Faults)) (*Config, Faults, error) {
 	c := new(Config)
 	err := l.layers().UnmarshalExact(c, func(d *mapstructure.DecoderConfig) {
 		d.TagName = "yaml"
@@ -103,9 +103,11 @@ func (l *loader) config(check func(*Config) Faults) (*Config, Faults, error) {
 		}
 	}
 	if len(l.faults) == 0 && check != nil {
-		for _, f := range check(c) {
+		faults, warnings := check(c)
+		for _, f := range faults {
 			l.fault(0, f.Key, f.Text)
 		}
+		found.warnings = append(found.warnings, warnings...)
 	}
 	if len(l.faults) > 0 {
 		l.faults.sort()

@@ -12,11 +12,15 @@ import (
 	"ftpalg/tlsmitm"
 )
 
-// Check says what is wrong with the files that a configuration names. It is for config.Options.Check.
-func Check(cfg *config.Config) config.Faults {
-	known, faults := openAccounts(cfg, nil, nil)
-	_, wrong := newRegime(cfg, known)
-	return append(append(CheckTLS(cfg), faults...), wrong...)
+// Check says what is wrong with the files that a configuration names and with its rules, and warns of rules that are of no use. It is
+// for config.Options.Check.
+func Check(cfg *config.Config) (faults, warnings config.Faults) {
+	known, unknown := openAccounts(cfg, nil, nil)
+	g, wrong := newRegime(cfg, known)
+	if g != nil {
+		warnings = g.set.Unreachable()
+	}
+	return append(append(CheckTLS(cfg), unknown...), wrong...), warnings
 }
 
 // openAccounts reads the accounts of a configuration, nil if it has none, or says what is wrong with them.

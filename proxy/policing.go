@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -51,6 +52,34 @@ func newRegime(cfg *config.Config, known *accounts.Accounts) (*regime, config.Fa
 		}
 	}
 	return g, faults
+}
+
+// Rehearsal is a session that is only imagined, to ask what the rules of a configuration would say.
+type Rehearsal struct {
+	Listener string // name; empty: the configuration's first
+	Client   netip.Addr
+	Server   netip.AddrPort // the zero value: not known
+	Host     string         // the server's name; empty: it was given by address
+	Account  string         // of the proxy; empty: nobody has logged in to it
+	Groups   []string
+}
+
+// Rehearse makes the rules of a configuration ready for a session that is imagined. The error is a name that is in no listener, or
+// Faults of the rules.
+func Rehearse(cfg *config.Config, r Rehearsal) (*policy.Bound, error) {
+	if r.Listener == "" {
+		r.Listener = cfg.Listeners[0].Name
+	}
+	if !slices.ContainsFunc(cfg.Listeners, func(l config.Listener) bool { return l.Name == r.Listener }) {
+		return nil, fmt.Errorf("%q is no listener of the configuration", r.Listener)
+	}
+	g, faults := newRegime(cfg, nil)
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	v := &policing{p: &Proxy{}}
+	return g.set.Bind(policy.Facts{Listener: r.Listener, Client: r.Client, Server: r.Server, Host: strings.ToLower(strings.TrimSuffix(r.Host, ".")),
+		Account: r.Account, Groups: r.Groups, Is: v.is}), nil
 }
 
 // succeed has the limiters of rules that are as they were before go on.

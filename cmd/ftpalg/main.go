@@ -17,6 +17,7 @@ import (
 const (
 	exitFailure = 1 // it could not be done
 	exitUsage   = 2 // the command line or the configuration is wrong
+	exitDenied  = 3 // `policy test`: something is denied
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -36,6 +37,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &failure):
 		fmt.Fprintf(stderr, "ftpalg: %v\n", failure.err)
 		return exitFailure
+	case errors.Is(err, errDenied):
+		return exitDenied
 	case errors.As(err, &faults):
 		fmt.Fprintln(stderr, faults)
 	default:
@@ -77,12 +80,12 @@ connections, and carries the data across.`,
 	flags.StringVarP(&o.config, "config", "c", "", "configuration `file`; without one: an explicit proxy on 127.0.0.1:2121")
 	flags.StringVar(&o.logLevel, "log-level", "", "debug, info, warn or error")
 	flags.StringVar(&o.logFormat, "log-format", "", "text or json")
-	root.AddCommand(newRun(&o), newCheck(&o), newConfig(&o), newRules(&o), newVerbs(), newCA(&o), newPasswd(), newDemo(), newVersion())
+	root.AddCommand(newRun(&o), newCheck(&o), newConfig(&o), newRules(&o), newPolicy(&o), newAudit(), newVerbs(), newCA(&o), newPasswd(), newDemo(), newVersion())
 	return root
 }
 
 // load reads the configuration and shows its warnings. check, if not nil, finds more that is wrong.
-func (o *options) load(stderr io.Writer, check func(*config.Config) config.Faults) (*config.Config, error) {
+func (o *options) load(stderr io.Writer, check func(*config.Config) (faults, warnings config.Faults)) (*config.Config, error) {
 	flags := map[string]string{}
 	if o.logLevel != "" {
 		flags["log.level"] = o.logLevel
