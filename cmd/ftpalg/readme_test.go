@@ -97,6 +97,32 @@ func TestReadmeAccounts(t *testing.T) {
 	}
 }
 
+// TestReadmePolicy checks the README's rules, and that they say what it says they do.
+func TestReadmePolicy(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "ftpalg.yaml")
+	if err := os.WriteFile(file, []byte(fenced(t, string(text), "policy.yaml")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run([]string{"check", file}, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+		t.Errorf("check ended with %d: %s%s", code, &stdout, &stderr)
+	}
+	_, after, ok := strings.Cut(string(text), `    $ ftpalg policy test -c ftpalg.yaml --user bob --cwd / 'RETR \INTERNAL\plan'`+"\n")
+	says, _, more := strings.Cut(after, "\n\n")
+	if !ok || !more {
+		t.Fatal("README does not ask what rules would say")
+	}
+	stdout.Reset()
+	code := run([]string{"policy", "test", "-c", file, "--user", "bob", "--cwd", "/", `RETR \INTERNAL\plan`}, &stdout, &stderr)
+	if got := strings.TrimSuffix(stdout.String(), "\n"); code != exitDenied || got != strings.ReplaceAll(says[4:], "\n    ", "\n") {
+		t.Errorf("it ends with %d and says\n%s\nnot\n%s", code, got, says)
+	}
+}
+
 // fenced is the code block that follows a marker in the README.
 func fenced(t *testing.T, readme, marker string) string {
 	t.Helper()
