@@ -136,6 +136,9 @@ func (r *reading) list(arg string) {
 	if rest != arg {
 		r.names(rest, extent)
 	}
+	if extent == Tree {
+		r.add(List, Path{Extent: Unknown}) // what is below may have any name, one that a rule denies anywhere included
+	}
 }
 
 // names adds the listing of what an argument of LIST names, which may be a pattern.
@@ -208,7 +211,7 @@ func (r *reading) actsOf(cmd wire.Command) []Act {
 	v, known := verbs[cmd.Verb]
 	arg := cmd.Arg
 	switch cmd.Verb {
-	case "LIST", "NLST":
+	case "LIST", "NLST", "MLSD", "MLST": // ftpserverlib knows options of MLSD
 		r.list(arg)
 	case "STAT":
 		if arg == "" {
