@@ -136,9 +136,6 @@ func (r *reading) list(arg string) {
 	if rest != arg {
 		r.names(rest, extent)
 	}
-	if extent == Tree {
-		r.add(List, Path{Extent: Unknown}) // what is below may have any name, one that a rule denies anywhere included
-	}
 }
 
 // names adds the listing of what an argument of LIST names, which may be a pattern.

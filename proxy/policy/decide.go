@@ -161,7 +161,7 @@ func (b *Bound) actsOf(r *control.Request) []control.Act {
 
 // decideAct finds the first rule that matches an act.
 func (b *Bound) decideAct(r *control.Request, act control.Act, now time.Time) Decision {
-	q := query{b: b, r: r, act: act, target: newTarget(act.Path), now: now}
+	q := query{b: b, r: r, act: act, target: targetOf(act), now: now}
 	until := int64(0)
 	for _, rule := range b.candidates(r, act.Class, &q.target) {
 		switch q.fails(rule) {

@@ -36,7 +36,7 @@ func (b *Bound) Explain(r *control.Request, now time.Time) []Explanation {
 		if r.Early {
 			e.Text = "no rule that matches names the command, which is one of those before login"
 		}
-		q := query{b: b, r: r, act: act, target: newTarget(act.Path), now: now}
+		q := query{b: b, r: r, act: act, target: targetOf(act), now: now}
 		for _, rule := range b.set.rules {
 			c := b.rulesOut(rule)
 			if c == matches {

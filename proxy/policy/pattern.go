@@ -24,7 +24,7 @@ type glob struct {
 	// parts are those between slashes, of each alternative in braces. Nil: they cannot be told apart, and only prefix counts for
 	// what stands for more than one path.
 	parts [][]string
-	// floats: the pattern is of one name, anywhere. What is moved with the directory that it is in is matched there as well, so
+	// floats: the pattern is of one name, anywhere. What is moved or copied with the directory that it is in is matched there as well, so
 	// that a tree is no way around it, as it is around /a/b: only the tree's own name counts. Otherwise nothing could be renamed
 	// where **/*.exe must not be.
 	floats bool
@@ -172,6 +172,14 @@ type target struct {
 	text   string   // folded if Loose
 	parts  []string // of a Tree or a Glob
 	prefix string   // of all that a Glob may stand for
+	listed bool     // the names of a Tree are shown where they are, and nothing moves
+}
+
+// targetOf makes the path of an act ready.
+func targetOf(a control.Act) target {
+	t := newTarget(a.Path)
+	t.listed = a.Class == control.List
+	return t
 }
 
 // maxGlob bounds patterns that clients give, in wildcards. Time for comparing is in proportion to the product of both patterns'
@@ -227,7 +235,7 @@ func (p *pattern) meets(t *target) bool {
 	if t.Extent == control.Glob && len(t.prefix) == len(t.text) && g.parts == nil {
 		return g.match(t.text) // it is no pattern after all
 	}
-	if t.Extent == control.Tree && g.floats {
+	if t.Extent == control.Tree && g.floats && !t.listed {
 		return g.match(t.text)
 	}
 	if g.parts == nil {

@@ -102,6 +102,17 @@ func TestPatterns(t *testing.T) {
 	}
 }
 
+// TestListedTree has LIST -R: it shows the names that are below, wherever they are.
+func TestListedTree(t *testing.T) {
+	p := newPattern("**/secret/**")
+	for class, meets := range map[control.Class]bool{control.List: true, control.Modify: false} {
+		target := targetOf(control.Act{Class: class, Path: control.Path{Text: "/", Extent: control.Tree}})
+		if p.meets(&target) != meets {
+			t.Errorf("%v of all: %v", class, !meets)
+		}
+	}
+}
+
 // TestSetsOfPaths makes trees and shells' patterns, and holds what is said of them against each single path in them: a rule that
 // denies one must not miss the set, and one that allows the set must allow each.
 func TestSetsOfPaths(t *testing.T) {
