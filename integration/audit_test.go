@@ -138,7 +138,8 @@ func TestAuditTransfers(t *testing.T) {
 			}
 			for i, w := range wants {
 				e := transfers[i]
-				if e.Verb != w.verb || e.Outcome != w.outcome || *e.Bytes != int64(len(w.content)) {
+				counted := *e.Bytes == int64(len(w.content)) || way.carriage == "kernel" && w.outcome == audit.Broken // it counts what has come to an end
+				if e.Verb != w.verb || e.Outcome != w.outcome || !counted {
 					t.Errorf("%d: %s %s %s, %d bytes, %q; not %s %s, %d", i, e.Verb, e.Path, e.Outcome, *e.Bytes, e.Reason, w.verb, w.outcome, len(w.content))
 				}
 				if w.outcome != audit.Refused && e.Carriage != way.carriage {
@@ -249,6 +250,7 @@ func TestAuditKilled(t *testing.T) {
 	g = l.startGatewayAs(config, func(ctx context.Context, program string, args ...string) *exec.Cmd {
 		return l.Firewall.Command(ctx, program, args...)
 	})
+	g.until("the next process begins", func() bool { return len(readAudit(t, record)) > before })
 	g.Stop()
 	if events = readAudit(t, record); len(events) <= before || events[before].Event != audit.Opened || events[before].Seq != 1 {
 		t.Errorf("the next process does not begin anew: %+v", events[before:])
@@ -408,7 +410,8 @@ func TestAuditSecrets(t *testing.T) {
 		t.Errorf("%v: a password is in the record", err)
 	}
 	events := readAudit(t, record)
-	if logins := of(events, audit.Login); len(logins) != 4 || logins[0].Account != proxyUser || logins[0].User != ftpUser || len(of(events, audit.ProxyLogin)) != 4 {
+	logins := slices.DeleteFunc(of(events, audit.Login), func(e audit.Event) bool { return e.Outcome != audit.Success }) // ACCT has failed
+	if len(logins) != 4 || logins[0].Account != proxyUser || logins[0].User != ftpUser || len(of(events, audit.ProxyLogin)) != 4 {
 		t.Errorf("%+v", logins)
 	}
 }
