@@ -397,23 +397,26 @@ func (s *Session) perform(at *wire.Command) error {
 	begun := time.Now()
 	s.said = said{}
 	err := s.act(cmd)
+	heard := true // by the server, or whoever it was for
 	if err != nil {
-		err = s.refused(cmd, err)
+		heard, err = s.refused(cmd, err)
 	}
 	s.observe(Commanded{Verb: cmd.Verb, Class: classOf(cmd.Verb), Text: redacted(cmd), Path: pathOf(cmd), Resolved: s.resolved(cmd),
 		From: s.standing.from.Text, Code: s.said.code, Reply: s.said.text, Duration: time.Since(begun)})
-	s.stand(cmd)
+	if heard {
+		s.stand(cmd)
+	}
 	return err
 }
 
-// refused answers a command with the refusal that has come of it. Other errors remain.
-func (s *Session) refused(cmd wire.Command, err error) error {
+// refused answers a command with the refusal that has come of it, and of which nobody else has heard. Other errors remain.
+func (s *Session) refused(cmd wire.Command, err error) (heard bool, _ error) {
 	var r *Refusal
 	if !errors.As(err, &r) || r.End {
-		return err
+		return true, err
 	}
 	s.observe(Refused{Verb: cmd.Verb, Path: pathOf(cmd), Resolved: s.resolved(cmd), Refusal: r})
-	return s.say(r.reply())
+	return false, s.say(r.reply())
 }
 
 // said is a reply's code and the last line of its text.

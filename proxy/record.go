@@ -294,6 +294,9 @@ func (p *Proxy) closeBooks(store *quota.Store, record *audit.Log) {
 		if err := record.Close(); err != nil {
 			p.log.Error("the audit is not complete", "error", err)
 		}
+		if written, dropped := record.Stats(); dropped > 0 {
+			p.log.Warn("events of the audit were lost, as it says itself", "lost", dropped, "written", written)
+		}
 	}
 }
 
