@@ -228,6 +228,7 @@ func TestAuditKilled(t *testing.T) {
 	}
 	k := l.logIn(t, at)
 	l.send(t, k, at, "STOR whole", []byte("whole"), true)
+	g.until("its end is recorded", func() bool { return len(of(readAudit(t, record), audit.Transfer)) == 1 })
 	g.Signal(syscall.SIGKILL)
 	<-g.ended
 	for _, c := range open {

@@ -162,7 +162,7 @@ func (p *Proxy) admit(s *setting, a arrival) *served {
 		Logins:        loginsOf(l),
 		Own:           func(ctx context.Context, name string) bool { return p.isOwn(ctx, s, n, name) },
 	}
-	if s.accounts != nil && (l.Mode == config.Explicit || l.ProxyLogin) {
+	if s.accounts != nil && (session.Explicit || l.ProxyLogin) { // who comes by another protocol has logged in there
 		session.Accounts = &proxyLogin{accounts: s.accounts, p: p, n: n, log: observer, alive: p.alive}
 	}
 	v.session = session
