@@ -43,8 +43,8 @@ type Request struct {
 	Offset    int64   // by REST, or for APPE by SIZE, bytes; where the first byte that moves belongs
 	Secured   [2]bool // by side: the control connection has TLS
 	Private   [2]bool // by side: data connections have it
-	// Acts are what the command would do, in every way in which a server may read it; never empty. It may ask the server for
-	// the working directory, if Session.AskDirectory allows that, and need not be called where no rule speaks of paths.
+	// Acts are what the command would do, in every way in which a server may read it; never empty. Where Policy.Paths says that
+	// paths matter it may ask the server for the working directory, if Session.AskDirectory allows that.
 	Acts func() []Act
 }
 
@@ -120,7 +120,9 @@ func (s *Session) ask(cmd wire.Command) (Ruling, error) {
 	var lost error
 	r.Acts = func() []Act {
 		if acts == nil {
-			lost = s.locate()
+			if s.Policy.Paths() {
+				lost = s.locate()
+			}
 			acts = s.read(cmd)
 		}
 		return acts

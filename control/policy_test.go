@@ -45,6 +45,9 @@ func (j *judge) Enter(user string) *Refusal {
 func (j *judge) Hides(verb string) bool { return slices.Contains(j.denials, denial{what: verb}) }
 
 func (j *judge) Admit(r *Request) Ruling {
+	if !j.Paths() {
+		r.Acts() // as whoever wants to know classes does
+	}
 	j.asked = append(j.asked, fmt.Sprintf("%s %s %s user=%q size=%d offset=%d early=%v", r.Verb, r.Sub, r.Class, r.User, r.Size, r.Offset, r.Early))
 	for _, d := range j.denials {
 		if d.what == r.Verb && d.below == "" {

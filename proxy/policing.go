@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -121,7 +122,9 @@ type policing struct {
 	account *accounts.Account // for whom it is
 	bound   *policy.Bound
 	user    string
+	entered bool          // logged in
 	holder  *quota.Holder // nil: not logged in, or nothing is counted
+	barred  *quota.Over   // by a reload, whose quotas leave no room for the session: it moves nothing more; nil: there is room
 	counted []config.Quota
 	flow    *quota.Flow // of the transfer that runs
 	watch   *watch      // the same
@@ -137,14 +140,14 @@ func (v *policing) renew() {
 	if g == v.regime && server == v.server && v.n.account == v.account {
 		return
 	}
-	reloaded := v.regime != nil && g != v.regime
+	requoted := v.entered && g != v.regime && !reflect.DeepEqual(g.quotas, v.regime.quotas)
 	v.regime, v.server, v.account = g, server, v.n.account
 	f := policy.Facts{Listener: v.n.listener.Name, Client: v.n.client.Addr(), Server: server, Host: v.n.name, Is: v.is}
 	if v.account != nil {
 		f.Account, f.Groups = v.account.Name, v.account.Groups
 	}
 	v.bound = g.set.Bind(f)
-	if reloaded && v.holder != nil {
+	if requoted {
 		v.reenter()
 	}
 }
@@ -160,7 +163,7 @@ func (v *policing) Enter(user string) *control.Refusal {
 		v.holder.Leave() // another user's
 		v.holder = nil
 	}
-	v.user = user
+	v.user, v.entered, v.barred = user, true, nil
 	holder, over := v.enter()
 	if over != nil {
 		return &control.Refusal{Code: 421, Text: "Too many sessions, try again later (" + over.Quota + ")", Rule: over.Quota, Err: over}
@@ -172,15 +175,13 @@ func (v *policing) Enter(user string) *control.Refusal {
 // Begins implements control.Policy.
 func (v *policing) Begins(e control.Transferring) *control.Refusal { return v.record.begins(e) }
 
-// reenter counts the session by the quotas of a reload. One that would not be let in any more stays as it was.
+// reenter counts the session by the quotas of a reload. One that would not be let in any more is not thrown out, but moves nothing more.
 func (v *policing) reenter() {
-	old := v.holder
-	old.Leave()
-	if holder, over := v.enter(); over == nil {
-		v.holder = holder
-	} else {
-		v.log.log.Load().Warn("the session goes on though the quotas of the reload would not let it in", "quota", over.Quota)
-		v.holder = nil
+	if v.holder != nil {
+		v.holder.Leave()
+	}
+	if v.holder, v.barred = v.enter(); v.barred != nil {
+		v.log.log.Load().Warn("the quotas of the reload leave no room for a session that runs; it moves nothing more", "quota", v.barred.Quota)
 	}
 }
 
@@ -283,6 +284,10 @@ func (v *policing) Admit(r *control.Request) control.Ruling {
 	if !d.Allow || !r.Moves {
 		return ruling
 	}
+	if v.barred != nil {
+		ruling.Refusal = overQuota(v.barred)
+		return ruling
+	}
 	if v.holder != nil {
 		direction := config.DirectionDownload
 		if r.Direction == dataconn.Upload {
@@ -347,6 +352,17 @@ func (v *policing) pace(c net.Conn, rate int64) {
 	}
 	if err != nil {
 		v.log.log.Load().Error("a transfer is not slowed", "error", err)
+	}
+}
+
+// passed counts what the kernel has carried, which nobody has seen: rules and quotas that want to came with a reload, when the transfer
+// was armed already.
+func (v *policing) passed(bytes int64) {
+	if v.flow != nil {
+		v.flow.Add(bytes)
+	}
+	if v.watch != nil {
+		v.watch.digest = nil
 	}
 }
 

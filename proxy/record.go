@@ -58,6 +58,10 @@ func (r *recorder) Observe(e control.Event) {
 		if r.denied != nil {
 			r.denied.Store(true)
 		}
+	case control.Transferred:
+		if e.Carried == dataconn.Passed.String() {
+			r.policing.passed(e.Bytes)
+		}
 	case control.LoggedIn:
 		r.user = e.User
 	case control.LoginFailed:
