@@ -24,7 +24,10 @@ import (
 var errDenied = errors.New("denied")
 
 func newPolicy(o *options) *cobra.Command {
-	c := &cobra.Command{Use: "policy", Short: "Ask what the rules would say"}
+	c := &cobra.Command{
+		Use: "policy", Short: "Ask what the rules would say", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
 	c.AddCommand(newPolicyTest(o))
 	return c
 }
@@ -49,7 +52,8 @@ A command has a line for each thing that it may do: a class of doing, and a path
 read it. ~ marks the way of servers like Windows'. Any of them that is denied denies the command.
 
 A transcript has a command of the client on each line that begins with ">", and a reply of the server on each that
-begins with "<", which is how the working directory becomes known; other lines are ignored.
+begins with "<", which is how the working directory becomes known; other lines are ignored. If no line begins with
+either, each is a command.
 
 The exit code is 0 if all commands are allowed, 3 if any is denied.`,
 		Example: `  ftpalg policy test -c ftpalg.yaml --client 192.0.2.7 --user alice --cwd /pub 'STOR x.exe' 'RETR ../private/a'
@@ -155,12 +159,27 @@ func (t *study) follow(s *control.Study, ask func(string) error, stdin io.Reader
 		defer f.Close()
 		in = f
 	}
-	lines := bufio.NewScanner(in)
-	for lines.Scan() {
-		line := lines.Text()
-		text := strings.TrimLeft(line, "<> ")
+	var lines []string
+	arrows := false
+	scan := bufio.NewScanner(in)
+	for scan.Scan() {
+		line := scan.Text()
+		arrows = arrows || strings.HasPrefix(line, ">") || strings.HasPrefix(line, "<")
+		lines = append(lines, line)
+	}
+	if err := scan.Err(); err != nil {
+		return fail(err)
+	}
+	asked := false
+	for _, line := range lines {
+		text := line
+		if arrows {
+			text = strings.TrimLeft(line, "<> ")
+		}
 		switch {
-		case strings.HasPrefix(line, ">"):
+		case text == "":
+		case strings.HasPrefix(line, ">"), !arrows:
+			asked = true
 			if err := ask(text); err != nil {
 				return err
 			}
@@ -171,7 +190,11 @@ func (t *study) follow(s *control.Study, ask func(string) error, stdin io.Reader
 			}
 		}
 	}
-	return fail(lines.Err())
+	if !asked {
+		// It would be taken for a session of which everything is allowed.
+		return fail(fmt.Errorf("%s has no command: those of a client begin with >, or no line has an arrow", t.transcript))
+	}
+	return nil
 }
 
 // showRuling prints what becomes of a command.
@@ -215,7 +238,10 @@ func showRuling(w io.Writer, line string, d policy.Decision, acts []policy.Expla
 }
 
 func newAudit() *cobra.Command {
-	c := &cobra.Command{Use: "audit", Short: "About the audit"}
+	c := &cobra.Command{
+		Use: "audit", Short: "About the audit", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
 	c.AddCommand(&cobra.Command{
 		Use: "schema", Short: "Print the JSON Schema of a line of the audit", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -29,7 +29,7 @@ func some[T any](d dice, of ...T) []T {
 func (d dice) path() string {
 	var b strings.Builder
 	for range 1 + d.IntN(3) {
-		b.WriteString("/" + one(d, "a", "b", "A", "ab", "é", "e\u0301", "É", "x.exe"))
+		b.WriteString("/" + one(d, "a", "b", "A", "ab", "é", "e\u0301", "É", "x.exe", "abcd", "xAbcdx.exe"))
 	}
 	return b.String()
 }
@@ -40,7 +40,7 @@ func (d dice) pattern() string {
 	}
 	var b strings.Builder
 	for range 1 + d.IntN(3) {
-		b.WriteString("/" + one(d, "a", "b", "A", "*", "**", "?", "a*", "*.exe", "[ab]", "[AB]?", "é", "*b*"))
+		b.WriteString("/" + one(d, "a", "b", "A", "*", "**", "?", "a*", "*.exe", "[ab]", "[AB]?", "é", "*b*", "*abcd*", "?abcd*.exe", "*bcd?"))
 	}
 	return b.String()
 }

@@ -585,6 +585,28 @@ func BenchmarkDecide1000(b *testing.B) {
 	}
 }
 
+// TestIndexRepeats has a client whose path is nothing but what a hundred rules look for, thousands of times: that is not to make a
+// command cost more than its rules do.
+func TestIndexRepeats(t *testing.T) {
+	const rules, groups = 1000, 10
+	var some []config.PolicyRule
+	for i := range rules {
+		some = append(some, config.PolicyRule{Action: config.PolicyDeny, Paths: []string{fmt.Sprintf("/data/*g%03d-*/*.csv", i%groups)}})
+	}
+	set := compile(t, config.PolicyAllow, some...)
+	if n := len(set.exact.within); n != groups {
+		t.Fatalf("%d keys, of %d groups of rules", n, groups)
+	}
+	path := "/data/" + strings.Repeat("g001-g002-", 400) + "/x.csv"
+	found := set.exact.find(nil, path)
+	if len(found) != 2*rules/groups || cap(found) > 2*len(found) {
+		t.Errorf("%d rules found, in %d places", len(found), cap(found))
+	}
+	if d := set.Bind(Facts{}).Decide(ask("RETR", path), noon); d.Allow || d.Rule.Index != 1 {
+		t.Errorf("%+v", d)
+	}
+}
+
 // TestTogether has sessions share a Set, as they do.
 func TestTogether(t *testing.T) {
 	set := compile(t, config.PolicyAllow, config.PolicyRule{Name: "a", Action: config.PolicyDeny, Paths: []string{"/a/**"}, When: `verb != "CWD"`})
@@ -605,16 +627,49 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-// TestExamples compiles the configurations that are ready to be used, and asks each the question that it is for.
+// TestExamples compiles the configurations that are ready to be used, and asks each the questions that it is for.
 func TestExamples(t *testing.T) {
-	users := map[string]string{"read-only-mirror": "anonymous", "upload-drop-box": "dropbox"}
-	for name, want := range map[string]map[string]bool{ // what is asked, and whether it is allowed
-		"read-only-mirror":  {"USER ": true, "LIST /pub": true, "RETR /pub/a": true, "STOR /pub/a": false, "DELE /pub/a": false, "MKD /pub/a": false},
-		"upload-drop-box":   {"USER ": true, "STOR /incoming/a": true, "STOR /a": false, "APPE /incoming/a": false, "RETR /incoming/a": false, "LIST /incoming": false, "DELE /incoming/a": false},
-		"block-executables": {"USER ": true, "STOR /a/x.txt": true, "STOR /a/x.exe": false, "STOR /a/x.ExE": false},
-		"ftps-only":         {"USER ": false, "RETR /a": false, "AUTH ": true},
-		"office-hours":      nil,
-		"per-partner":       nil,
+	const acme, bolt = "198.51.100.7", "203.0.113.7" // addresses of theirs
+	saturday, evening := noon.AddDate(0, 0, 1), noon.Add(6*time.Hour)
+	type question struct {
+		user, client string
+		at           time.Time // zero: noon
+		command      string
+		allowed      bool
+	}
+	for name, questions := range map[string][]question{
+		"read-only-mirror": {
+			{user: "anonymous", command: "USER ", allowed: true}, {user: "anonymous", command: "LIST /pub", allowed: true}, {user: "anonymous", command: "RETR /pub/a", allowed: true},
+			{user: "anonymous", command: "STOR /pub/a"}, {user: "anonymous", command: "DELE /pub/a"}, {user: "anonymous", command: "MKD /pub/a"},
+		},
+		"upload-drop-box": {
+			{user: "dropbox", command: "USER ", allowed: true}, {user: "dropbox", command: "STOR /incoming/a", allowed: true},
+			{user: "dropbox", command: "STOR /a"}, {user: "dropbox", command: "APPE /incoming/a"}, {user: "dropbox", command: "RETR /incoming/a"},
+			{user: "dropbox", command: "LIST /incoming"}, {user: "dropbox", command: "DELE /incoming/a"},
+		},
+		"block-executables": {
+			{command: "USER ", allowed: true}, {command: "STOR /a/x.txt", allowed: true}, {command: "STOR /a/x.exe"}, {command: "STOR /a/x.ExE"},
+		},
+		"ftps-only": {{command: "USER "}, {command: "RETR /a"}, {command: "AUTH ", allowed: true}},
+		// The office is in Zurich, where it is an hour later in November.
+		"office-hours": {
+			{command: "STOR /a", allowed: true}, {command: "DELE /a", allowed: true},
+			{at: evening.Add(-time.Minute), command: "STOR /a", allowed: true}, {at: evening, command: "STOR /a"}, {at: evening, command: "MKD /a"},
+			{at: evening, command: "RETR /a", allowed: true}, {at: evening, command: "USER ", allowed: true},
+			{at: noon.Add(-6 * time.Hour), command: "STOR /a", allowed: true}, {at: noon.Add(-6*time.Hour - time.Minute), command: "STOR /a"},
+			{at: saturday, command: "STOR /a"}, {at: saturday, command: "DELE /a"}, {at: saturday, command: "LIST /a", allowed: true},
+		},
+		"per-partner": {
+			{user: "acme", client: acme, command: "USER ", allowed: true}, {user: "acme", client: bolt, command: "USER "},
+			{user: "bolt", client: bolt, command: "USER ", allowed: true}, {user: "bolt", client: acme, command: "USER "},
+			{user: "eve", client: acme, command: "USER "},
+			{user: "acme", client: acme, command: "STOR /partners/acme/a", allowed: true}, {user: "acme", client: acme, command: "DELE /partners/acme/a", allowed: true},
+			{user: "acme", client: acme, command: "RETR /partners/bolt/a"}, {user: "acme", client: acme, command: "RETR /partners/ACME/a"},
+			{user: "acme", client: acme, command: "LIST /partners"}, {user: "acme", client: acme, command: "MKD /partners/acme2"},
+			{user: "bolt", client: bolt, command: "RETR /partners/bolt/a", allowed: true}, {user: "bolt", client: bolt, command: "LIST /partners/bolt", allowed: true},
+			{user: "bolt", client: bolt, command: "STOR /partners/bolt/a"}, {user: "bolt", client: bolt, command: "RETR /partners/acme/a"},
+			{user: "eve", client: acme, command: "RETR /partners/acme/a"},
+		},
 	} {
 		c, _, err := config.Load("../../config/examples/"+name+".yaml", config.Options{})
 		if err != nil {
@@ -629,16 +684,21 @@ func TestExamples(t *testing.T) {
 		if warnings := set.Unreachable(); len(warnings) > 0 {
 			t.Errorf("%s: %v", name, warnings)
 		}
-		b := set.Bind(Facts{Listener: c.Listeners[0].Name, Is: func(config.Target, string, netip.AddrPort) bool { return true }})
-		for command, allowed := range want {
-			verb, path, _ := strings.Cut(command, " ")
-			r := with(ask(verb, path), func(r *control.Request) {
-				if who := users[name]; who != "" {
-					r.User = who
-				}
-			})
-			if d := b.Decide(r, noon); d.Allow != allowed {
-				t.Errorf("%s: %s: allowed: %v", name, command, d.Allow)
+		for _, q := range questions {
+			f := Facts{Listener: c.Listeners[0].Name, Is: func(config.Target, string, netip.AddrPort) bool { return true }}
+			if q.client != "" {
+				f.Client = netip.MustParseAddr(q.client)
+			}
+			if q.at.IsZero() {
+				q.at = noon
+			}
+			verb, path, _ := strings.Cut(q.command, " ")
+			r := ask(verb, path)
+			if q.user != "" {
+				r.User = q.user
+			}
+			if d := set.Bind(f).Decide(r, q.at); d.Allow != q.allowed {
+				t.Errorf("%s: %+v: allowed: %v", name, q, d.Allow)
 			}
 		}
 	}
