@@ -131,6 +131,11 @@ const hexadecimal = "0123456789abcdef"
 
 // appendSafely escapes what encoding/json leaves as it is and terminals obey: DEL, the C1 controls, and what reverses text.
 func appendSafely(b, line []byte) []byte {
+	plain := 0
+	for plain < len(line) && line[plain] < 0x7F {
+		plain++
+	}
+	b, line = append(b, line[:plain]...), line[plain:] // most lines are no more than this
 	for len(line) > 0 {
 		r, n := utf8.DecodeRune(line)
 		switch {
