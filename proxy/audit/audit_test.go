@@ -446,6 +446,7 @@ func TestOpenFails(t *testing.T) {
 // FuzzEvent: whatever is in an event, it is one line that fits the schema and says what it was told.
 func FuzzEvent(f *testing.F) {
 	f.Add("a\nb", "\xff\xfe", "\u202e", 226)
+	f.Add("", "", "", 0)
 	s := schema(f)
 	f.Fuzz(func(t *testing.T, a, b, c string, n int) {
 		e := events()[5]
