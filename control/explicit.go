@@ -118,8 +118,13 @@ func (s *Session) unaddressed(cmd wire.Command) (forServer wire.Command, ok bool
 		// In the latter cases the time for it is over, and it is a server's user whose server could not be had.
 		return cmd, false, s.turnAway(refusal(530, "Say which server: USER user@host"))
 	}
-	i.claim, i.next = naming{by: LoginProxyUser, account: cmd.Arg}, "PASS"
-	return cmd, false, s.say(wire.NewReply(331, "Password for the proxy, please"))
+	return cmd, false, s.challenge(cmd.Arg)
+}
+
+// challenge asks for the password of an account.
+func (s *Session) challenge(account string) error {
+	s.intro.claim, s.intro.next = naming{by: LoginProxyUser, account: account}, "PASS"
+	return s.say(wire.NewReply(331, "Password for the proxy, please"))
 }
 
 // reachable reports whether the client has named a server by HOST or TLS, and may go there.

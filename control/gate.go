@@ -28,8 +28,7 @@ func (s *Session) gate(cmd wire.Command) (done bool, err error) {
 	case cmd.Verb == "USER" && cmd.Arg == "":
 		return true, s.failed(refusal(530, "Log in to the proxy first"))
 	case cmd.Verb == "USER":
-		i.claim, i.next = naming{by: LoginProxyUser, account: cmd.Arg}, "PASS"
-		return true, s.say(wire.NewReply(331, "Password for the proxy, please"))
+		return true, s.challenge(cmd.Arg)
 	case cmd.Verb != i.next:
 		return true, refusal(503, "USER comes first")
 	}

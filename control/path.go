@@ -121,7 +121,7 @@ func ambiguous(arg string) bool {
 	return false
 }
 
-// list adds what LIST, NLST and STAT do: their argument may have options, and be a pattern.
+// list adds what LIST, NLST, STAT and their younger kin do: their argument may have options, and be a pattern.
 func (r *reading) list(arg string) {
 	r.names(arg, OnePath)
 	extent := OnePath

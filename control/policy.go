@@ -33,7 +33,8 @@ type Request struct {
 	Verb  string // in upper case
 	Sub   string // the first word of a SITE, in upper case
 	Class Class  // of the verb; what the command does to which path is in Acts
-	// Early commands negotiate before anybody has logged in. USER, PASS and ACCT are not among them.
+	Login bool   // it is USER, PASS or ACCT
+	// Early commands negotiate before anybody has logged in. Those of a Login are not among them.
 	Early bool
 	User  string // who has logged in, or wants to; empty: nobody has said so
 	// Moves: the command moves a file or a listing, in the direction that is given.
@@ -142,7 +143,7 @@ func (s *Session) request(cmd wire.Command) *Request {
 	v := verbs[cmd.Verb]
 	r := &Request{
 		Verb: cmd.Verb, Class: classOf(cmd.Verb), User: s.user, Size: -1, Offset: s.standing.offset, Secured: s.secured, Private: s.private,
-		Early: v.flags&early != 0 && v.action != login,
+		Login: v.action == login, Early: v.flags&early != 0 && v.action != login,
 	}
 	if cmd.Verb == "SITE" {
 		sub, _, _ := strings.Cut(cmd.Arg, " ")

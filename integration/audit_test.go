@@ -26,7 +26,10 @@ import (
 // send says a command that takes data, sends some, and ends the data connection: well, or by a reset. It returns the final reply.
 func (l *lab) send(t *testing.T, k *talk, at netip.AddrPort, command string, content []byte, well bool) string {
 	t.Helper()
-	data := l.begin(t, k, at, command)
+	data, reply := l.start(t, k, at, command)
+	if reply[0] != '1' {
+		return reply
+	}
 	if _, err := data.Write(content); err != nil {
 		t.Fatal(err)
 	}
@@ -41,14 +44,10 @@ func (l *lab) send(t *testing.T, k *talk, at netip.AddrPort, command string, con
 // begin begins a transfer, and returns its data connection when the server has said 150.
 func (l *lab) begin(t *testing.T, k *talk, at netip.AddrPort, command string) net.Conn {
 	t.Helper()
-	k.say("EPSV")
-	data, err := l.Client.Dial(t.Context(), netip.AddrPortFrom(at.Addr(), passivePort(t, k.hear("229"))))
-	if err != nil {
-		t.Fatal(err)
+	data, reply := l.start(t, k, at, command)
+	if reply[0] != '1' {
+		t.Fatalf("%s: %s", command, reply)
 	}
-	t.Cleanup(func() { data.Close() })
-	data.SetDeadline(time.Now().Add(hang))
-	k.ask(command, "1")
 	return data
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -33,20 +34,30 @@ func (l *lab) logIn(t *testing.T, at netip.AddrPort) *talk {
 // fetch says a command that has an answer on a data connection, and returns the final reply and what came.
 func (l *lab) fetch(t *testing.T, k *talk, at netip.AddrPort, command string) (reply, content string) {
 	t.Helper()
-	k.say("EPSV")
-	data, err := l.Client.Dial(t.Context(), netip.AddrPortFrom(at.Addr(), passivePort(t, k.hear("229"))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer data.Close()
-	data.SetDeadline(time.Now().Add(hang))
-	k.say("%s", command)
-	if reply = k.reply(); reply[0] != '1' {
+	data, reply := l.start(t, k, at, command)
+	if reply[0] != '1' {
 		return reply, ""
 	}
 	b, _ := io.ReadAll(data)
 	data.Close()
 	return k.reply(), string(b)
+}
+
+// start says a command that has a data connection, and returns that and the first reply.
+func (l *lab) start(t *testing.T, k *talk, at netip.AddrPort, command string) (data net.Conn, reply string) {
+	t.Helper()
+	k.say("EPSV")
+	data, err := l.Client.Dial(t.Context(), netip.AddrPortFrom(at.Addr(), passivePort(t, k.hear("229"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { data.Close() })
+	data.SetDeadline(time.Now().Add(hang))
+	k.say("%s", command)
+	if reply = k.reply(); reply[0] != '1' {
+		data.Close()
+	}
+	return data, reply
 }
 
 // reply hears a reply, whatever it is, and returns its last line.
@@ -204,20 +215,7 @@ func TestExamples(t *testing.T) {
 					reply, _ := l.fetch(t, k, at, command)
 					return reply
 				case "STOR", "APPE", "STOU":
-					k.say("EPSV")
-					data, err := l.Client.Dial(t.Context(), netip.AddrPortFrom(at.Addr(), passivePort(t, k.hear("229"))))
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer data.Close()
-					k.say("%s", command)
-					reply := k.reply()
-					if reply[0] != '1' {
-						return reply
-					}
-					io.WriteString(data, "content")
-					data.Close()
-					return k.reply()
+					return l.send(t, k, at, command, []byte("content"), true)
 				}
 				k.say("%s", command)
 				return k.reply()

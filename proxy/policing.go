@@ -78,9 +78,8 @@ func Rehearse(cfg *config.Config, r Rehearsal) (*policy.Bound, error) {
 	if len(faults) > 0 {
 		return nil, faults
 	}
-	v := &policing{p: &Proxy{}}
 	return g.set.Bind(policy.Facts{Listener: r.Listener, Client: r.Client, Server: r.Server, Host: strings.ToLower(strings.TrimSuffix(r.Host, ".")),
-		Account: r.Account, Groups: r.Groups, Is: v.is}), nil
+		Account: r.Account, Groups: r.Groups, Is: new(Proxy).isTarget}), nil
 }
 
 // succeed has the limiters of rules that are as they were before go on.
@@ -118,8 +117,9 @@ type policing struct {
 	record *recorder
 
 	regime  *regime
-	server  netip.AddrPort    // for which bound is
-	account *accounts.Account // for whom it is
+	server  *net.TCPConn      // for which facts and bound are
+	account *accounts.Account // for whom they are
+	facts   policy.Facts
 	bound   *policy.Bound
 	user    string
 	entered bool          // logged in
@@ -133,27 +133,27 @@ type policing struct {
 // renew follows a reload, and what has become known of the session.
 func (v *policing) renew() {
 	g := v.p.regime.Load()
-	var server netip.AddrPort
-	if v.n.server != nil {
-		server = dataconn.AddrPort(v.n.server.RemoteAddr())
-	}
-	if g == v.regime && server == v.server && v.n.account == v.account {
+	if g == v.regime && v.n.server == v.server && v.n.account == v.account {
 		return
 	}
 	requoted := v.entered && g != v.regime && !reflect.DeepEqual(g.quotas, v.regime.quotas)
-	v.regime, v.server, v.account = g, server, v.n.account
-	f := policy.Facts{Listener: v.n.listener.Name, Client: v.n.client.Addr(), Server: server, Host: v.n.name, Is: v.is}
-	if v.account != nil {
-		f.Account, f.Groups = v.account.Name, v.account.Groups
+	v.regime, v.server, v.account = g, v.n.server, v.n.account
+	v.facts = policy.Facts{Listener: v.n.listener.Name, Client: v.n.client.Addr(), Host: v.n.name, Is: v.p.isTarget}
+	if v.server != nil {
+		v.facts.Server = dataconn.AddrPort(v.server.RemoteAddr())
 	}
-	v.bound = g.set.Bind(f)
+	if v.account != nil {
+		v.facts.Account, v.facts.Groups = v.account.Name, v.account.Groups
+	}
+	v.bound = g.set.Bind(v.facts)
 	if requoted {
 		v.reenter()
 	}
 }
 
-func (v *policing) is(t config.Target, host string, at netip.AddrPort) bool {
-	return v.p.matches(t, place{name: host, at: at})
+// isTarget reports whether a target of a rule is a server.
+func (p *Proxy) isTarget(t config.Target, host string, at netip.AddrPort) bool {
+	return p.matches(t, place{name: host, at: at})
 }
 
 // Enter implements control.Policy: the session counts from here on.
@@ -188,33 +188,14 @@ func (v *policing) reenter() {
 func (v *policing) enter() (*quota.Holder, *quota.Over) {
 	v.counted = nil
 	for _, q := range v.regime.quotas {
-		if v.concerns(q) {
+		if v.facts.Concerns(&q, v.user) {
 			v.counted = append(v.counted, q)
 		}
 	}
 	if len(v.counted) == 0 {
 		return nil, nil
 	}
-	who := quota.Who{Client: v.n.client.Addr(), User: v.user, Server: v.server.Addr()}
-	if v.account != nil {
-		who.Account = v.account.Name
-	}
-	return v.p.quotas.Load().Enter(v.counted, who)
-}
-
-// concerns reports whether a quota is about the session.
-func (v *policing) concerns(q config.Quota) bool {
-	client := v.n.client.Addr()
-	switch {
-	case len(q.Listeners) > 0 && !slices.Contains(q.Listeners, v.n.listener.Name),
-		len(q.Clients) > 0 && !slices.ContainsFunc(q.Clients, func(p netip.Prefix) bool { return p.Contains(client) }),
-		len(q.Servers) > 0 && !slices.ContainsFunc(q.Servers, func(t config.Target) bool { return v.is(t, v.n.name, v.server) }),
-		len(q.Users) > 0 && !slices.ContainsFunc(q.Users, func(u string) bool { return policy.MatchUser(u, v.user) }),
-		len(q.Accounts)+len(q.Groups) > 0 && !v.account.In(asStrings(q.Accounts), asStrings(q.Groups)),
-		q.Per == config.PerAccount && v.account == nil:
-		return false
-	}
-	return true
+	return v.p.quotas.Load().Enter(v.counted, quota.Who{Client: v.facts.Client, User: v.user, Server: v.facts.Server.Addr(), Account: v.facts.Account})
 }
 
 // leave gives back what the session has counted.
@@ -289,11 +270,7 @@ func (v *policing) Admit(r *control.Request) control.Ruling {
 		return ruling
 	}
 	if v.holder != nil {
-		direction := config.DirectionDownload
-		if r.Direction == dataconn.Upload {
-			direction = config.DirectionUpload
-		}
-		flow, over := v.holder.Begin(direction, r.Class != control.List)
+		flow, over := v.holder.Begin(directionOf(r.Direction == dataconn.Upload), r.Class != control.List)
 		if over != nil {
 			ruling.Refusal = overQuota(over)
 			return ruling

@@ -35,15 +35,14 @@ const flushPatience = 100 * time.Millisecond
 // admit refuses what would have to be recorded and cannot be, where the configuration wants that.
 func (r *recorder) admit(q *control.Request) *control.Refusal {
 	log := r.p.audit.Load()
-	login := q.Verb == "USER" || q.Verb == "PASS" || q.Verb == "ACCT"
-	if log == nil || !login && !q.Moves && q.Class != control.Modify && q.Class != control.Write {
+	if log == nil || !q.Login && !q.Moves && q.Class != control.Modify && q.Class != control.Write {
 		return nil
 	}
 	err := log.Admit()
 	switch {
 	case err == nil:
 		return nil
-	case login:
+	case q.Login:
 		return unrecorded(421, err)
 	}
 	return unrecorded(451, err)
@@ -96,7 +95,7 @@ func (r *recorder) begins(e control.Transferring) *control.Refusal {
 		return nil
 	}
 	a := r.event(audit.TransferStart)
-	a.Verb, a.Path, a.Resolved, a.Direction, a.Offset, a.Rule = e.Verb, e.Path, e.Resolved, directionOf(e.Upload), e.Offset, e.Rule
+	a.Verb, a.Path, a.Resolved, a.Direction, a.Offset, a.Rule = e.Verb, e.Path, e.Resolved, string(directionOf(e.Upload)), e.Offset, e.Rule
 	if !log.RecordNow(a, flushPatience) && r.n.cfg.Audit.OnFull == config.OnFullRefuse {
 		return unrecorded(451, audit.ErrFull)
 	}
@@ -180,7 +179,7 @@ func (r *recorder) deny(log *audit.Log, refusal *control.Refusal, more func(*aud
 
 func (r *recorder) transferred(e control.Transferred) audit.Event {
 	a := r.event(audit.Transfer)
-	a.Verb, a.Path, a.Resolved, a.Direction, a.Offset, a.Rule, a.ASCII = e.Verb, e.Path, e.Resolved, directionOf(e.Upload), e.Offset, e.Rule, e.ASCII
+	a.Verb, a.Path, a.Resolved, a.Direction, a.Offset, a.Rule, a.ASCII = e.Verb, e.Path, e.Resolved, string(directionOf(e.Upload)), e.Offset, e.Rule, e.ASCII
 	seconds := e.Duration.Seconds()
 	a.Bytes, a.Seconds, a.Carriage, a.Code, a.Reply = &e.Bytes, &seconds, e.Carried, e.Code, e.Text
 	a.SHA256 = r.policing.digest()
@@ -240,11 +239,11 @@ func (r *recorder) turnAway(refusal *control.Refusal) {
 	}
 }
 
-func directionOf(upload bool) string {
+func directionOf(upload bool) config.MoveDirection {
 	if upload {
-		return string(config.DirectionUpload)
+		return config.DirectionUpload
 	}
-	return string(config.DirectionDownload)
+	return config.DirectionDownload
 }
 
 func outcomeOf(ok bool) string {

@@ -99,7 +99,7 @@ func (l *selection) add(r *Rule) {
 // Bind picks the rules that can concern a session, once, so that they cost its commands little.
 func (s *Set) Bind(f Facts) *Bound {
 	b := &Bound{set: s, facts: f}
-	b.all = s.selectRules(s.rules, func(r *Rule) bool { return b.rulesOut(r) == matches })
+	b.all = s.selectRules(s.rules, func(r *Rule) bool { return b.facts.rulesOut(&r.PolicyRule) == matches })
 	return b
 }
 
@@ -234,9 +234,16 @@ const (
 	onSize // last: if it is only this, it may change as the bytes flow
 )
 
+// Concerns reports whether a quota is about a session and its user, by the criteria that quotas have in common with rules.
+func (f *Facts) Concerns(q *config.Quota, user string) bool {
+	shared := config.PolicyRule{Listeners: q.Listeners, Clients: q.Clients, Servers: q.Servers, Accounts: q.Accounts, Groups: q.Groups}
+	return f.rulesOut(&shared) == matches &&
+		(len(q.Users) == 0 || slices.ContainsFunc(q.Users, func(u string) bool { return matchUser(userText(u), userText(user)) })) &&
+		(q.Per != config.PerAccount || f.Account != "")
+}
+
 // rulesOut is the criterion by which the facts of the session alone keep a rule from matching.
-func (b *Bound) rulesOut(r *Rule) criterion {
-	f := &b.facts
+func (f *Facts) rulesOut(r *config.PolicyRule) criterion {
 	known := f.Server.IsValid()
 	switch {
 	case len(r.Listeners) > 0 && !slices.Contains(r.Listeners, f.Listener):
@@ -316,17 +323,14 @@ func (r *Rule) isFor(q *control.Request) bool {
 	}
 	name := userText(q.User)
 	matchesIn := func(users []string, name string) bool {
-		return slices.ContainsFunc(users, func(u string) bool {
-			ok, _ := path.Match(u, name)
-			return ok
-		})
+		return slices.ContainsFunc(users, func(u string) bool { return matchUser(u, name) })
 	}
 	return matchesIn(r.users, name) || !r.allows && matchesIn(r.folded, fold(name)) // servers of Windows know BOB for bob
 }
 
-// MatchUser reports whether a pattern of users, as rules have it, matches one.
-func MatchUser(pattern, user string) bool {
-	ok, _ := path.Match(userText(pattern), userText(user))
+// matchUser reports whether a pattern of users matches one. Both are written by userText.
+func matchUser(pattern, user string) bool {
+	ok, _ := path.Match(pattern, user)
 	return ok
 }
 

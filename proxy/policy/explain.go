@@ -38,7 +38,7 @@ func (b *Bound) Explain(r *control.Request, now time.Time) []Explanation {
 		}
 		q := query{b: b, r: r, act: act, target: targetOf(act), now: now}
 		for _, rule := range b.set.rules {
-			c := b.rulesOut(rule)
+			c := b.facts.rulesOut(&rule.PolicyRule)
 			if c == matches {
 				c = q.fails(rule)
 			}

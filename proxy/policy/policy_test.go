@@ -30,6 +30,8 @@ func ask(verb, path string) *control.Request {
 	v := verbOf(verb)
 	r := &control.Request{Verb: verb, Class: v.class, Early: v.early, User: "bob", Size: -1}
 	switch verb {
+	case "USER", "PASS", "ACCT":
+		r.Login = true
 	case "STOR", "APPE", "STOU":
 		r.Moves, r.Direction = true, dataconn.Upload
 	case "RETR", "LIST":

@@ -16,13 +16,12 @@ func refuse(r *control.Request, rule *Rule) *control.Refusal {
 	case "STOR", "APPE", "STOU", "MKD", "XMKD", "RNTO":
 		code = 553 // RFC 959 §4.2: file name not allowed
 	}
-	login := r.Verb == "USER" || r.Verb == "PASS" || r.Verb == "ACCT"
 	switch {
 	case rule != nil && rule.ClientTLS == config.TLSPlain && r.Moves:
 		code = 521 // RFC 4217 §10.1: not with this PROT
 	case rule != nil && rule.ClientTLS == config.TLSPlain:
 		code = 534 // RFC 4217 §10.1: policy requires security
-	case login:
+	case r.Login:
 		code, text = 530, "Login denied by policy"
 	case rule == nil:
 	case rule.LargerThan > 0:

@@ -3,6 +3,7 @@ package policy
 import (
 	"slices"
 
+	"ftpalg/config"
 	"ftpalg/control"
 )
 
@@ -18,12 +19,7 @@ type verb struct {
 var verbs = func() map[string]verb {
 	m := map[string]verb{}
 	for _, row := range control.Verbs() {
-		v := verb{early: slices.Contains(row.Flags, "early") && row.Action != "login", paths: row.Argument == "path" || row.Argument == "text"}
-		for c := control.Access; c <= control.Modify; c++ {
-			if c.String() == row.Class {
-				v.class = c
-			}
-		}
+		v := verb{class: classNumbers[config.CommandClass(row.Class)], early: slices.Contains(row.Flags, "early") && row.Action != "login", paths: row.Argument == "path" || row.Argument == "text"}
 		switch row.Name {
 		case "STAT", "SITE", "PRET": // of the session or of a file; anything; any of those that it announces
 			v.mixed = true
