@@ -43,9 +43,25 @@ func (a arrival) accountName() string {
 func (p *Proxy) serve(s *setting, c *net.TCPConn) {
 	defer p.sessions.Done()
 	p.track(c)
-	if a, ok := p.met(s, c); ok {
-		p.hold(s, a)
+	if v := p.receive(s, c); v != nil {
+		v.hold()
 	}
+}
+
+// receive makes a client that speaks FTP a session, and serves any other. A session spends its time below serve, which is why what
+// it takes to begin one is not on its stack: no compiler may put it there.
+//
+//go:noinline
+func (p *Proxy) receive(s *setting, c *net.TCPConn) *served {
+	a, ok := p.met(s, c)
+	if !ok {
+		return nil
+	}
+	v := p.admit(s, &a)
+	if v == nil {
+		p.drop(a.conn)
+	}
+	return v
 }
 
 // met finds out what a client is: one that speaks FTP, unless it has been served otherwise.
@@ -81,14 +97,12 @@ func (p *Proxy) met(s *setting, c *net.TCPConn) (a arrival, ok bool) {
 
 // hold holds a session with a client that p.track knows, until it ends. The error is why, as that of control.Session.Run.
 func (p *Proxy) hold(s *setting, a arrival) error {
-	// What it takes to begin is not on the stack any more when the session is idle.
-	v := p.admit(s, a)
+	v := p.admit(s, &a)
 	if v == nil {
 		p.drop(a.conn)
 		return errTurnedAway
 	}
-	defer v.leave()
-	return v.session.Run(p.ctx)
+	return v.hold()
 }
 
 // errTurnedAway is a client that gets no session, and has been told so.
@@ -107,8 +121,14 @@ type served struct {
 	loggedIn bool
 }
 
+// hold holds the session until it ends. The error is why, as that of control.Session.Run.
+func (v *served) hold() error {
+	defer v.leave()
+	return v.session.Run(v.p.ctx)
+}
+
 // admit makes a client's session, or turns it away and returns nil.
-func (p *Proxy) admit(s *setting, a arrival) *served {
+func (p *Proxy) admit(s *setting, a *arrival) *served {
 	cfg, l := s.cfg, s.listener
 	id := fmt.Sprintf("%012x", rand.Uint64()>>16)
 	log := p.log.With("session", id, "listener", l.Name, "client", a.client)
