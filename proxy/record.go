@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -277,7 +276,7 @@ func (p *Proxy) openBooks(cfg *config.Config) (*quota.Store, *audit.Log, error) 
 	record = nil
 	if a.Given() {
 		var err error
-		record, err = audit.Open(audit.Options{File: string(a.File), Xferlog: string(a.Xferlog), Queue: a.Queue, OnFull: onFull[a.OnFull], Version: version(), Log: p.log})
+		record, err = audit.Open(audit.Options{File: string(a.File), Xferlog: string(a.Xferlog), Queue: a.Queue, OnFull: onFull[a.OnFull], Version: Version(), Log: p.log})
 		if err != nil {
 			p.closeBooks(store, nil)
 			return nil, nil, err
@@ -306,14 +305,6 @@ func (p *Proxy) closeBooks(store *quota.Store, record *audit.Log) {
 // keepBooks makes others the ones in use, and closes those that were.
 func (p *Proxy) keepBooks(store *quota.Store, record *audit.Log) {
 	p.closeBooks(p.quotas.Swap(store), p.audit.Swap(record))
-}
-
-// version is that of the program.
-func version() string {
-	if b, ok := debug.ReadBuildInfo(); ok {
-		return b.Main.Version
-	}
-	return "unknown"
 }
 
 var onFull = map[config.OnFull]audit.OnFull{config.OnFullDrop: audit.Drop, config.OnFullBlock: audit.Block, config.OnFullRefuse: audit.Refuse}

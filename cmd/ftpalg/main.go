@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
+	"runtime"
 
 	"github.com/spf13/cobra"
 
 	"ftpalg/config"
+	"ftpalg/proxy"
 )
 
 // Exit codes.
@@ -107,11 +108,7 @@ func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
-			version, goVersion := "unknown", "unknown"
-			if b, ok := debug.ReadBuildInfo(); ok {
-				version, goVersion = b.Main.Version, b.GoVersion
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "ftpalg %s (%s)\n", version, goVersion)
+			fmt.Fprintf(cmd.OutOrStdout(), "ftpalg %s (%s)\n", proxy.Version(), runtime.Version())
 		},
 	}
 }
