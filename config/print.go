@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"embed"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -30,21 +31,43 @@ func Example() []byte {
 	return p.Bytes()
 }
 
-// Reference is a Markdown table of all keys, their defaults and their meanings.
-func Reference() []byte {
-	var b bytes.Buffer
-	b.WriteString("| Key | Default | Meaning |\n|---|---|---|\n")
+// Key is what there is to say of a key of the file.
+type Key struct {
+	Name    string // as listeners[].mode
+	Default string // with what is literal between grave accents; empty for what has other keys below it
+	Meaning string // one paragraph
+}
+
+// Keys are all keys, in the order of Reference.
+func Keys() []Key {
+	var keys []Key
 	for _, key := range allKeys() {
 		m := meaningOf(key)
 		byDefault := m.byDefault
 		if byDefault == "" {
 			byDefault = defaultText(key)
 		}
-		text := strings.ReplaceAll(strings.ReplaceAll(m.text, "|", `\|`), "*", `\*`)
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", key, byDefault, text)
+		keys = append(keys, Key{key, byDefault, m.text})
+	}
+	return keys
+}
+
+// Reference is a Markdown table of all keys, their defaults and their meanings.
+func Reference() []byte {
+	var b bytes.Buffer
+	b.WriteString("| Key | Default | Meaning |\n|---|---|---|\n")
+	for _, k := range Keys() {
+		text := strings.ReplaceAll(strings.ReplaceAll(k.Meaning, "|", `\|`), "*", `\*`)
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", k.Name, k.Default, text)
 	}
 	return b.Bytes()
 }
+
+//go:embed examples/*.yaml
+var examples embed.FS
+
+// Examples are whole configurations, each a file of the folder examples.
+func Examples() embed.FS { return examples }
 
 // defaultText is a key's default for Reference: of a listener's key, for each mode if they differ.
 func defaultText(key string) string {

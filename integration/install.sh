@@ -14,12 +14,14 @@ dir=${1:-${FTPALG_TEST_PEERS:-${XDG_CACHE_HOME:-/var/cache}/ftpalg-peers}}
 clients=(curl lftp tnftp wget ncftp python3 perl chromium-headless-shell filezilla xvfb xauth)
 # gcc is for Go's race detector.
 tools=(ca-certificates conntrack gcc iproute2 libc6-dev nftables openssl procps strace util-linux)
+# What packages are made of, and judged by; debootstrap makes the system that one is installed in.
+packaging=(apparmor debootstrap dpkg-dev lintian logrotate man-db mandoc)
 # mod-crypto is ProFTPD's TLS; haproxy is no server, but stands before and behind the gateway.
 servers=(vsftpd proftpd-core proftpd-mod-crypto pure-ftpd slapd fail2ban haproxy)
 # TLS for Net::FTP and for pyftpdlib.
 secure=(libio-socket-ssl-perl python3-openssl)
 # Debian's own Python must be the one that imports pyftpdlib: /usr/bin/python3.
-packages=("${clients[@]}" "${tools[@]}" "${secure[@]}" python3-pyftpdlib)
+packages=("${clients[@]}" "${tools[@]}" "${packaging[@]}" "${secure[@]}" python3-pyftpdlib)
 
 present() {
 	local package

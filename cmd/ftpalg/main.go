@@ -81,7 +81,7 @@ connections, and carries the data across.`,
 	flags.StringVarP(&o.config, "config", "c", "", "configuration `file`; without one: an explicit proxy on 127.0.0.1:2121")
 	flags.StringVar(&o.logLevel, "log-level", "", "debug, info, warn or error")
 	flags.StringVar(&o.logFormat, "log-format", "", "text or json")
-	root.AddCommand(newRun(&o), newCheck(&o), newConfig(&o), newRules(&o), newPolicy(&o), newAudit(), newVerbs(), newCA(&o), newPasswd(), newDemo(), newVersion())
+	root.AddCommand(newRun(&o), newCheck(&o), newConfig(&o), newRules(&o), newPolicy(&o), newAudit(), newVerbs(), newCA(&o), newPasswd(), newDemo(), newManual(), newVersion())
 	return root
 }
 
