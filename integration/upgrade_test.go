@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -28,7 +29,7 @@ type service struct {
 
 // asService has a gateway's next processes end with the test.
 func (g *gateway) asService() *service {
-	s := &service{gateway: g, now: g.pid()}
+	s := &service{gateway: g, now: g.pid(), upgrades: len(nextPid.FindAllString(g.log(), -1))} // a lab's gateways have one log
 	g.lab.t.Cleanup(func() {
 		if s.now != g.pid() {
 			syscall.Kill(s.now, syscall.SIGKILL)
@@ -296,8 +297,10 @@ func TestUpgradeQuota(t *testing.T) {
 	s := startServer(t, l, nil)
 	const size = 1 << 20
 	s.give(t, "file", make([]byte, size))
-	g := l.startGateway(fmt.Sprintf("listeners: [{mode: tproxy}]\npolicy: {quotas: [{name: day, per: user, bytes: %dB, direction: download}], state: %s}\n",
-		2*size+size/2, filepath.Join(l.Dir, "quotas"))).asService()
+	state := filepath.Join(l.Dir, "quotas")
+	config := fmt.Sprintf("listeners: [{mode: tproxy}]\npolicy: {quotas: [{name: day, per: user, bytes: %dB, direction: download}], state: %s}\n",
+		2*size+size/2, state)
+	g := l.startGateway(config).asService()
 	at := s.AddrPort(v4)
 	k := l.logIn(t, at)
 	k.ask("TYPE I", "200")
@@ -313,6 +316,33 @@ func TestUpgradeQuota(t *testing.T) {
 	k.ask("TYPE I", "200")
 	if reply, got := l.fetch(t, k, at, "RETR file"); reply[:3] != "452" || len(got) >= size {
 		t.Errorf("in the new process there is more than the quota: %s, %d bytes", reply, len(got))
+	}
+	g.end()
+
+	// The new process may have ended before it is told.
+	if err := os.Remove(state); err != nil {
+		t.Fatal(err)
+	}
+	g = l.startGateway(config).asService()
+	k = l.logIn(t, at)
+	k.ask("TYPE I", "200")
+	g.upgrade()
+	for range 2 {
+		l.fetch(t, k, at, "RETR file")
+	}
+	data := l.begin(t, k, at, "RETR file")
+	if err := syscall.Kill(g.now, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	g.has("the next process stops, so this one drains", 1)
+	io.Copy(io.Discard, data)
+	data.Close()
+	<-g.ended
+	g.end()
+	g = l.startGateway(config).asService()
+	k = l.logIn(t, at)
+	if reply, _ := l.fetch(t, k, at, "RETR file"); reply[:3] != "452" {
+		t.Errorf("after a stop amid an upgrade there is more than the quota: %s", reply)
 	}
 	g.end()
 }

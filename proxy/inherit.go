@@ -272,6 +272,15 @@ func (p *Proxy) Succeed(late []quota.Late) {
 	defer p.mu.Unlock()
 	if store := p.quotas.Load(); store != nil {
 		store.Add(late)
+	} else if p.cfg.Policy.State != "" { // we have ended before it, and closed the file
+		store, err := quota.Open(string(p.cfg.Policy.State), p.log)
+		if err == nil {
+			store.Add(late)
+			err = store.Close()
+		}
+		if err != nil {
+			p.log.Error("what the process before this one has counted is not kept", "error", err)
+		}
 	}
 	p.pinholes.succeed()
 	if p.ctx.Err() == nil {

@@ -48,7 +48,7 @@ func (s *Store) Regain() {
 	go s.run()
 }
 
-// Late is what has been counted since Lend.
+// Late is what has been counted since Lend; all that counts, if there is no file by which the next process knows the rest.
 func (s *Store) Late() []Late {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,8 +58,12 @@ func (s *Store) Late() []Late {
 		quota, per, _ := strings.Cut(name, "\x00")
 		for _, c := range t {
 			c.slide(now)
-			if c.lateBytes != 0 || c.lateFiles != 0 {
-				all = append(all, Late{quota, per, c.who, c.lateBytes, c.lateFiles})
+			bytes, files := c.lateBytes, c.lateFiles
+			if s.path == "" {
+				bytes, files = c.used.Load(), c.files()
+			}
+			if bytes != 0 || files != 0 {
+				all = append(all, Late{quota, per, c.who, bytes, files})
 			}
 		}
 	}

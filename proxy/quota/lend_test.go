@@ -81,6 +81,36 @@ func TestLend(t *testing.T) {
 	}
 }
 
+// Without a file the next process is told everything.
+func TestLendMemory(t *testing.T) {
+	q := config.Quota{Name: "day", Per: config.PerUser, Bytes: 1000, Window: time.Hour}
+	old, err := Open("", quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := enter(t, old, q, here)
+	move(h, 600)
+	if err := old.Lend(); err != nil {
+		t.Fatal(err)
+	}
+	f, _ := h.Begin(config.DirectionDownload, true)
+	f.Add(300)
+	f.End()
+	next, err := Open("", quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	next.Add(old.Late())
+	k := enter(t, next, q, here)
+	if over := move(k, 100); over != nil {
+		t.Errorf("900 of 1000 are used: %v", over)
+	}
+	if over := move(k, 1); over == nil {
+		t.Error("there is more than the quota")
+	}
+}
+
 // When the borrower does not come to be, the lender keeps the file again, with all of it.
 func TestRegain(t *testing.T) {
 	q := config.Quota{Name: "day", Per: config.PerUser, Bytes: 1000, Window: time.Hour}
