@@ -52,6 +52,7 @@ var outside = []struct {
 	{"github.com/expr-lang/", []string{"proxy/policy"}, "expressions are the rules' alone"},
 	{"golang.org/x/text", []string{"proxy/policy"}, "names that are written in two ways are the rules' business alone"},
 	{"go.etcd.io/", []string{"proxy/quota"}, "the file of counts is quota's alone"},
+	{"github.com/coreos/go-systemd", []string{"cmd/ftpalg"}, "who has started us is the program's business alone"},
 	{"golang.org/x/term", []string{"cmd/ftpalg"}, "a terminal is the command line's alone"},
 	{"golang.org/x/sys", []string{"proxy/...", demo, bench}, "system calls are proxy's alone"},
 	{"github.com/google/nftables", []string{"proxy/firewall", demo}, "system calls are proxy's alone"},

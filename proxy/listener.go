@@ -14,6 +14,10 @@ import (
 // listener is a control port that is open.
 type listener struct {
 	*net.TCPListener
+	more      []*net.TCPListener // others, as a supervisor may open one for each IP version
+	foreign   bool               // somebody else has opened them
+	given     bool               // they are among inherited.sockets
+	accepting atomic.Int32       // how many of them are
 	// setting is what the configuration in force says of it. A reload may change it; a session keeps what it began with.
 	setting atomic.Pointer[setting]
 }
@@ -42,8 +46,31 @@ func addressOf(l *config.Listener) address {
 	return a
 }
 
-// open opens a listener of a configuration.
-func open(s *setting) (*listener, error) {
+// all are its sockets.
+func (l *listener) all() []*net.TCPListener {
+	return append([]*net.TCPListener{l.TCPListener}, l.more...)
+}
+
+// Close implements net.Listener.
+func (l *listener) Close() error {
+	var err error
+	for _, tl := range l.all() {
+		err = errors.Join(err, tl.Close())
+	}
+	return err
+}
+
+// open opens a listener of a configuration, unless it has been handed over.
+func (p *Proxy) open(s *setting) (*listener, error) {
+	given, kept, err := p.inherited.take(s.sockets, s.listener, s.cfg.Limits.PendingConnections, p.log)
+	if err != nil {
+		return nil, err
+	}
+	if len(given) > 0 {
+		l := &listener{TCPListener: given[0], more: given[1:], foreign: true, given: kept}
+		l.setting.Store(s)
+		return l, nil
+	}
 	tl, err := s.sockets.listenControl(s.listener.Address, s.listener.Mode == config.TPROXY, s.cfg.Limits.PendingConnections)
 	if err != nil {
 		return nil, listenError(s.listener, err)
@@ -55,21 +82,27 @@ func open(s *setting) (*listener, error) {
 
 // adopt makes an open listener follow another configuration.
 func (l *listener) adopt(s *setting) error {
-	if err := s.sockets.readjust(l.TCPListener, s.cfg.Limits.PendingConnections); err != nil {
-		return listenError(s.listener, err)
+	for _, tl := range l.all() {
+		if err := s.sockets.readjust(tl, s.cfg.Limits.PendingConnections); err != nil {
+			return listenError(s.listener, err)
+		}
 	}
 	l.setting.Store(s)
 	return nil
 }
 
-// accept takes connections until the listener is closed. A shortage of descriptors passes: it waits, and says so.
-func (p *Proxy) accept(l *listener) {
+// accept takes connections at one of a listener's sockets until that is closed. A shortage of descriptors passes: it waits, and says so.
+func (p *Proxy) accept(l *listener, tl *net.TCPListener) {
+	defer l.accepting.Add(-1)
 	const shortest, longest = 5 * time.Millisecond, time.Second
 	delay := shortest
 	for {
-		c, err := l.AcceptTCP()
+		c, err := tl.AcceptTCP()
 		if err == nil {
 			delay = shortest
+			if l.foreign {
+				c.SetKeepAliveConfig(keepAlive) // Go sets what it was told of listeners of its own making alone
+			}
 			p.sessions.Add(1)
 			go p.serve(l.setting.Load(), c)
 			continue

@@ -22,6 +22,7 @@ type pinholes struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
+	waiting bool // the process before us has the kernel's log of packets
 	made    *firewall.Pinholes
 	blocked map[string]time.Time // by listener: until then nothing is tried
 	faults  map[string]time.Time // by listener: until then no fault is reported again
@@ -43,6 +44,10 @@ func (s *pinholes) adopt(cfg *config.Config) {
 	defer s.mu.Unlock()
 	s.blocked, s.faults = map[string]time.Time{}, map[string]time.Time{}
 	if !plan.Pinholes {
+		return
+	}
+	if s.waiting {
+		s.log.Info("data connections come to us until the process before this one has ended; then the kernel may carry those that are plain")
 		return
 	}
 	var err error
@@ -108,6 +113,13 @@ func kept(l *config.Listener) string {
 
 // mayPass reports whether the kernel may carry what belongs to a listener.
 func mayPass(l *config.Listener) bool { return kept(l) == "" }
+
+// succeed is for when the process before us has ended.
+func (s *pinholes) succeed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = false
+}
 
 func (s *pinholes) close() {
 	s.mu.Lock()

@@ -38,6 +38,9 @@ type Proxy struct {
 	regime     atomic.Pointer[regime]
 	quotas     atomic.Pointer[quota.Store]
 	audit      atomic.Pointer[audit.Log] // nil: nothing is recorded
+	inherited  inherited                 // guarded by mu
+	retired    bool                      // the same: the next process accepts
+	lent       *quota.Store              // the same: whose file the next process has; nil: none
 	sessions   sync.WaitGroup
 	loops      sync.WaitGroup // accept loops
 
@@ -54,13 +57,19 @@ type Proxy struct {
 
 // New opens the listeners of a configuration and begins to serve them. The error names each listener that cannot be
 // opened and what would help; then none is. End with Drain or Close.
-func New(cfg *config.Config, log *slog.Logger) (*Proxy, error) {
+func New(cfg *config.Config, log *slog.Logger) (*Proxy, error) { return NewFrom(cfg, log, nil) }
+
+// NewFrom is New with what the process has inherited, nil if nothing: a listener that has been handed over is not opened.
+func NewFrom(cfg *config.Config, log *slog.Logger, in *Inherited) (*Proxy, error) {
 	p := &Proxy{log: log, resolver: net.DefaultResolver, listeners: map[address]*listener{}, conns: map[net.Conn]struct{}{},
 		pinholes: pinholes{log: log}, remains: firewall.NewTimeWaits(), guard: accounts.NewGuard(), allowances: allowances{log: log, ports: map[netip.AddrPort]*allowedPort{}}}
 	p.ctx, p.drain = context.WithCancel(context.Background())
 	p.alive, p.cut = context.WithCancel(context.Background())
+	p.inherited = inherit(in, log)
+	p.pinholes.waiting = in != nil && in.Predecessor
 	if err := p.Reload(cfg); err != nil {
 		p.drain()
+		p.inherited.close()
 		return nil, err
 	}
 	return p, nil
@@ -71,8 +80,11 @@ func New(cfg *config.Config, log *slog.Logger) (*Proxy, error) {
 func (p *Proxy) Reload(cfg *config.Config) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ctx.Err() != nil {
+	if p.ctx.Err() != nil || p.retired {
 		return errors.New("shutting down")
+	}
+	if p.lent != nil {
+		return errors.New("an upgrade is under way: reload when it is done")
 	}
 	id, wrong := identify(cfg, p.log)
 	if len(wrong) > 0 {
@@ -106,7 +118,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		if _, ok := p.listeners[a]; ok {
 			continue
 		}
-		l, err := open(s)
+		l, err := p.open(s)
 		if err != nil {
 			faults = append(faults, err)
 			continue
@@ -152,8 +164,12 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	for _, l := range opened {
 		s := l.setting.Load().listener
 		p.log.Info("listening", "listener", s.Name, "mode", s.Mode, "address", dataconn.AddrPort(l.Addr()))
-		p.loops.Go(func() { p.accept(l) })
+		for _, tl := range l.all() {
+			l.accepting.Add(1)
+			p.loops.Go(func() { p.accept(l, tl) })
+		}
 	}
+	p.inherited.settle(cfg, p.log)
 	return errors.Join(faults...)
 }
 
@@ -201,6 +217,7 @@ func (p *Proxy) stopAccepting() {
 	for _, l := range p.listeners {
 		l.Close()
 	}
+	p.inherited.close()
 }
 
 // addresses are those of our control listeners.

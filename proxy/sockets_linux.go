@@ -9,14 +9,9 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// keepAlive is for control connections: long transfers leave them silent for hours, and other people's state tables
-// forget the silent. A minute is below every time-out seen in the field.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 30 * time.Second, Count: 4}
 
 // canMark reports whether this process may set SO_MARK (CAP_NET_ADMIN).
 func canMark() bool { return try(unix.SOL_SOCKET, unix.SO_MARK) == nil }
@@ -59,9 +54,7 @@ func (k sockets) listenControl(at netip.AddrPort, transparent bool, pending int)
 	lc := net.ListenConfig{
 		KeepAliveConfig: keepAlive,
 		Control: onSocket(func(fd int, network string) error {
-			// The urgent byte before ABOR is part of a Telnet command: out of band it would be lost (RFC 959 §4.1.3).
-			// Accepted connections inherit the option.
-			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1); err != nil {
+			if err := oobInline(fd); err != nil {
 				return err
 			}
 			return k.prepare(fd, network == "tcp6", transparent)
@@ -74,6 +67,10 @@ func (k sockets) listenControl(at netip.AddrPort, transparent bool, pending int)
 	}
 	return queue(l, pending)
 }
+
+// oobInline has a listener's connections give urgent bytes in their place: the one before ABOR is part of a Telnet command, and out of
+// band it would be lost (RFC 959 §4.1.3).
+func oobInline(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
 
 // queue sets the length of a listener's accept queue; it closes the listener if it cannot.
 func queue(l net.Listener, pending int) (*net.TCPListener, error) {

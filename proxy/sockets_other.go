@@ -7,6 +7,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"syscall"
 )
 
 // Elsewhere nothing can be served, but all else of ftpalg builds and works.
@@ -21,6 +23,12 @@ func fileLimit() (uint64, error) { return 0, errNotLinux }
 func (sockets) listenControl(netip.AddrPort, bool, int) (*net.TCPListener, error) {
 	return nil, errNotLinux
 }
+
+func (sockets) adoptControl(*net.TCPListener, int) error { return errNotLinux }
+
+func (*inheritedSocket) look() error { return errNotLinux }
+
+func duplicate(syscall.Conn) (*os.File, error) { return nil, errNotLinux }
 
 func (sockets) readjust(*net.TCPListener, int) error { return errNotLinux }
 

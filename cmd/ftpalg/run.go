@@ -21,7 +21,11 @@ func newRun(o *options) *cobra.Command {
 SIGTERM or SIGINT: accept no more, let transfers finish for timeouts.drain, end.
 The same again:    end at once.
 SIGHUP:            read the configuration again; if it is wrong, keep the old one.
-SIGUSR1:           open the files of the audit anew, for logrotate.`,
+SIGUSR1:           open the files of the audit anew, for logrotate.
+SIGUSR2:           start the program again as it is on disk now, which accepts from then on;
+                   sessions that run stay with this process, and end with it after timeouts.drain.
+
+It takes listening sockets from systemd (LISTEN_FDS), and tells it how it is (NOTIFY_SOCKET).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := o.load(cmd.ErrOrStderr(), proxy.Check)
@@ -37,13 +41,19 @@ SIGUSR1:           open the files of the audit anew, for logrotate.`,
 func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 	// Signals are ours before the first listener is open: a SIGHUP must never kill.
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 
 	level := new(slog.LevelVar)
 	log := newLogger(cfg.Log, level, stderr)
-	p, err := proxy.New(cfg, log)
+	in, before, err := inheritance()
 	if err != nil {
+		return err
+	}
+	super := newSupervisor(log, before != nil)
+	p, err := proxy.NewFrom(cfg, log, in)
+	if err != nil {
+		super.tell("STATUS=Cannot start: " + oneLine(err.Error()))
 		return err
 	}
 	if o.config == "" {
@@ -53,19 +63,35 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 	for _, line := range proxy.Probe(cfg) {
 		log.Warn(line)
 	}
-	for sig := range signals {
+	if before == nil {
+		super.up(p)
+	} else {
+		before.take(p, super, log)
+	}
+	var after succession
+	for {
+		sig, successor := after.await(signals, p, log)
+		if successor != nil {
+			return retire(p, super, successor, signals, log)
+		}
 		if sig == syscall.SIGUSR1 {
 			reopen(p, log)
+			continue
+		}
+		if sig == syscall.SIGUSR2 {
+			after.start(p, before, log)
 			continue
 		}
 		if sig != syscall.SIGHUP {
 			log.Info("draining: no new sessions, transfers may finish; the same signal again ends them", "signal", sig.String(), "for", cfg.Timeouts.Drain.String())
 			break
 		}
+		super.reloading()
 		next, err := o.load(stderr, proxy.Check)
 		if err == nil {
 			err = p.Reload(next)
 		}
+		super.reloaded(p, err)
 		if err != nil {
 			log.Error("the configuration is not reloaded; the old one stays in force", "error", err)
 			continue
@@ -77,21 +103,29 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 			log.Warn(line)
 		}
 	}
+	after.abandon(p)
+	super.stopping(p)
+	before.hurry()
 	drained := make(chan struct{})
-	go drain(p, drained)
+	go drain(p, before, drained)
 	for {
 		select {
 		case <-drained:
+			super.leave()
 			log.Info("stopped")
 			return nil
 		case sig := <-signals:
 			switch sig {
-			case syscall.SIGHUP:
+			case syscall.SIGHUP, syscall.SIGUSR2:
 			case syscall.SIGUSR1:
 				reopen(p, log)
 			default:
 				log.Warn("stopping at once", "signal", sig.String())
 				p.Close()
+				if !before.ended() {
+					log.Info("stopped; the process before this one has not ended yet")
+					return nil
+				}
 			}
 		}
 	}
@@ -104,9 +138,10 @@ func reopen(p *proxy.Proxy, log *slog.Logger) {
 	}
 }
 
-// drain closes drained when the proxy has.
-func drain(p *proxy.Proxy, drained chan<- struct{}) {
+// drain closes drained when the proxy has, and the process before this one.
+func drain(p *proxy.Proxy, before *predecessor, drained chan<- struct{}) {
 	p.Drain()
+	before.wait()
 	close(drained)
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -233,8 +234,9 @@ func (r *requests) do(m *message, each func(b []byte)) error {
 
 // logSocket hears what rules log to a group.
 type logSocket struct {
-	file *os.File
-	buf  []byte
+	closed atomic.Bool
+	file   *os.File
+	buf    []byte
 }
 
 // newLogSocket binds a group, of which each packet comes at once.
@@ -243,7 +245,7 @@ func newLogSocket(group uint16) (*logSocket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &logSocket{os.NewFile(uintptr(fd), "nflog"), make([]byte, 256<<10)}
+	s := &logSocket{file: os.NewFile(uintptr(fd), "nflog"), buf: make([]byte, 256<<10)}
 	const (
 		config = 1 // NFULNL_MSG_CONFIG
 
@@ -315,10 +317,10 @@ func (s *logSocket) read(each func(packet []byte)) error {
 	}
 }
 
-func (s *logSocket) close() { s.file.Close() }
-
-// closed reports whether an error of read is what close makes of it.
-func (s *logSocket) closed(err error) bool { return errors.Is(err, os.ErrClosed) }
+func (s *logSocket) close() {
+	s.closed.Store(true) // before read ends by it, with an error of package os that has no name
+	s.file.Close()
+}
 
 // segment is what of a TCP packet pinholes are about.
 type segment struct {

@@ -91,7 +91,7 @@ func NewPinholes(p Plan, log *slog.Logger) (*Pinholes, error) {
 		log.Warn("cannot take away the pinholes that an earlier run may have left", "error", err)
 	}
 	go func() {
-		if err := s.log.read(s.seen); !s.log.closed(err) {
+		if err := s.log.read(s.seen); !s.log.closed.Load() {
 			log.Error("the packets' log broke; transfers that the kernel carries end unseen", "error", err)
 		}
 	}()

@@ -79,6 +79,7 @@ type Store struct {
 	mu     sync.Mutex // of all that follows, and of all counters; it is not held while the file is written
 	tables map[string]table
 	gone   map[string]bool // keys of the file that are to be removed from it: not more than it has
+	lent   bool            // the file is another process's
 }
 
 // table has the counters of one quota, by who they are for. Quotas are apart because an adversary who can have what one of them
@@ -120,9 +121,12 @@ func (s *Store) run() {
 	}
 }
 
-// Close writes what has not been written and lets go of the file. What is counted afterwards is not kept. The error is that of the
-// write or of the file.
+// Close writes what has not been written and lets go of the file, if it is not lent. What is counted afterwards is not kept. The error
+// is that of the write or of the file.
 func (s *Store) Close() error {
+	if s.lent {
+		return nil
+	}
 	close(s.stop)
 	s.done.Wait()
 	err := s.save()
@@ -369,6 +373,9 @@ type counter struct {
 	used  atomic.Int64
 	width int64  // of a slot, ms
 	slots []slot // by time; none is empty
+
+	// What was put into slots since the file was lent; before that it says nothing.
+	lateBytes, lateFiles int64
 
 	dirty     bool // is not in the file as it is
 	stored    bool // is in the file

@@ -51,6 +51,7 @@ func (c *counter) put(at, bytes, files int64) {
 		return
 	}
 	c.dirty = true
+	c.lateBytes, c.lateFiles = c.lateBytes+bytes, c.lateFiles+files
 	if n := len(c.slots); n > 0 && c.slots[n-1].at >= at {
 		c.slots[n-1].bytes += bytes
 		c.slots[n-1].files += files
@@ -104,9 +105,11 @@ func (c *counter) resize(width, now int64) {
 	}
 	old, was := c.slots, c.width
 	c.width, c.slots = width, nil
+	lateBytes, lateFiles := c.lateBytes, c.lateFiles
 	for _, s := range old {
 		c.put(c.slotAt(min((s.at+1)*was-1, now)), s.bytes, s.files)
 	}
+	c.lateBytes, c.lateFiles = lateBytes, lateFiles // it is none of it new
 	c.slide(now)
 }
 
