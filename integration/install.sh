@@ -5,7 +5,7 @@
 #
 # Clients and tools become ordinary packages. The servers vsftpd, ProFTPD and Pure-FTPd conflict with one another as
 # packages, so they are unpacked into DIR instead, as are slapd and fail2ban; no service is started and nothing of theirs
-# is configured. The tests look for them in $FTPALG_TEST_PEERS, or else in the default of DIR. Running it again when all
+# is configured. DIR/root is a system of its own, for ftpalg's package. The tests look for them in $FTPALG_TEST_PEERS, or else in the default of DIR. Running it again when all
 # is there does nothing.
 set -euo pipefail
 
@@ -28,9 +28,15 @@ present() {
 	for package in "${packages[@]}"; do
 		[[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || return 1
 	done
-	for package in "${servers[@]}"; do
+	for package in "${servers[@]}" root; do
 		[[ -e $dir/.$package ]] || return 1
 	done
+}
+
+# mirror prints where apt has Debian itself from, and that release's name.
+mirror() {
+	apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
+		(. /etc/os-release && awk -v release="$VERSION_CODENAME" '$1 == "Debian" && $2 == "main" && $3 == release { print $3, $4; exit }')
 }
 
 # libraries DEB prints the shared libraries and PAM modules that a package depends on, and none of the services.
@@ -64,4 +70,13 @@ for package in "${servers[@]}"; do
 	dpkg-deb -x "${deb[0]}" "$dir"
 	dpkg-deb -f "${deb[0]}" Version >"$dir/.$package"
 done
+
+# A bare system without systemd, which ftpalg's own package is installed in.
+if [[ ! -e $dir/.root ]]; then
+	rm -rf "$dir/root"
+	read -r release uri < <(mirror)
+	debootstrap --variant=minbase --include=systemd-standalone-sysusers,systemd-standalone-tmpfiles "$release" "$dir/root" "$uri"
+	rm -rf "$dir"/root/var/cache/apt/archives/*.deb "$dir"/root/var/lib/apt/lists/*
+	echo "$release" >"$dir/.root"
+fi
 echo "The test peers are installed, the servers in $dir."

@@ -245,9 +245,13 @@ func (p *page) literal(s string) {
 // listed is a line of a list within a command's text.
 var listed = regexp.MustCompile(`^([^:]+): +(.+)$`)
 
-// list is what a paragraph's lines say of what, if each does and they are in two columns.
+// list is what a paragraph's lines say of what, if each does and they are in two columns. What is indented belongs to the line above.
 func list(paragraph string) (items [][]string) {
 	for line := range strings.Lines(paragraph) {
+		if last := len(items) - 1; last >= 0 && strings.HasPrefix(line, " ") {
+			items[last][1] += " " + strings.TrimSpace(line)
+			continue
+		}
 		item := listed.FindStringSubmatch(strings.TrimRight(line, "\n"))
 		if item == nil {
 			return nil
