@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -377,6 +378,102 @@ func TestAuditRotate(t *testing.T) {
 	}
 	if commands != 300*rotations {
 		t.Errorf("%d commands are recorded", commands)
+	}
+}
+
+// TestLogrotate has logrotate itself rotate a busy record, by the rule that we ship and in a directory as the package makes it, three times:
+// no line is lost, ftpalg goes on in a file of its own, and a link that ftpalg's user has put there makes logrotate, which is root, touch
+// nothing elsewhere.
+func TestLogrotate(t *testing.T) {
+	need(t, "logrotate", "setpriv")
+	l := newLab(t)
+	s := startServer(t, l, nil)
+	logs := filepath.Join(l.Dir, "rotated")
+	record := filepath.Join(logs, "audit.jsonl")
+	const nobody = 65534
+	if err := errors.Join(os.Mkdir(logs, 0o750), os.Chmod(logs, 0o750), os.Chown(logs, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	g := l.startGatewayAs(fmt.Sprintf("listeners: [{mode: tproxy}]\naudit: {file: %s, commands: true}\n", record)+modest, l.as("+net_admin,+net_bind_service"))
+
+	// Only what is of this machine is not as we ship it: where the files are, who they belong to, and by whom the signal is sent.
+	rule, err := os.ReadFile("../config/logrotate/ftpalg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(rule)
+	for old, now := range map[string]string{
+		"/var/log/ftpalg/": logs + "/", "su ftpalg ftpalg": "su nobody nogroup",
+		"systemctl kill --signal=USR1 --kill-whom=main ftpalg.service": fmt.Sprintf("kill -USR1 %d", g.pid()),
+	} {
+		if !strings.Contains(text, old) {
+			t.Fatalf("the rule has no %q", old)
+		}
+		text = strings.ReplaceAll(text, old, now)
+	}
+	// logrotate reads no rule that others may write.
+	file := filepath.Join(l.Dir, "logrotate.conf")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	secret := filepath.Join(l.Dir, "secret")
+	if err := errors.Join(os.WriteFile(secret, []byte("root's"), 0o600), os.Symlink(secret, filepath.Join(logs, "evil.jsonl"))); err != nil {
+		t.Fatal(err)
+	}
+
+	k := l.logIn(t, s.AddrPort(v4))
+	const rotations = 3
+	for i := range rotations {
+		for range 300 {
+			k.ask("NOOP", "200")
+		}
+		before, err := os.Stat(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said, err := exec.Command("logrotate", "-f", "-s", filepath.Join(l.Dir, "state"), file).CombinedOutput(); err != nil || len(said) > 0 {
+			t.Fatalf("logrotate: %v: %s", err, said)
+		}
+		g.until(fmt.Sprintf("file %d is there", i+2), func() bool {
+			after, err := os.Stat(record)
+			return err == nil && !os.SameFile(before, after)
+		})
+	}
+	k.ask("QUIT", "221")
+	g.Stop()
+	g.checkClean()
+
+	next, commands := uint64(1), 0
+	for i := range rotations + 1 {
+		file := record
+		if n := rotations - i; n > 0 {
+			file = fmt.Sprintf("%s.%d", record, n)
+			if n > 1 { // delaycompress leaves the last one
+				if said, err := exec.Command("gzip", "-d", file+".gz").CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, said)
+				}
+			}
+		}
+		for _, e := range readAudit(t, file) {
+			if e.Seq != next {
+				t.Fatalf("%s: seq %d follows %d", file, e.Seq, next-1)
+			}
+			if next++; e.Verb == "NOOP" {
+				commands++
+			}
+		}
+	}
+	if commands != 300*rotations {
+		t.Errorf("%d commands are recorded", commands)
+	}
+	if got := string(readAll(secret)); got != "root's" {
+		t.Errorf("a file of root's has become %q", got)
+	}
+	for _, name := range []string{"audit.jsonl", "audit.jsonl.1"} {
+		info, err := os.Stat(filepath.Join(logs, name))
+		if err != nil || info.Sys().(*syscall.Stat_t).Uid != nobody || info.Mode().Perm()&0o137 != 0 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
 	}
 }
 
