@@ -4,13 +4,17 @@ package integration
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -175,6 +179,23 @@ func (i *installation) serve(name string) *gateway {
 	return g
 }
 
+// pretendSystemd gives the system a systemctl that writes down how it is called, and sends the signal it is told to send to a service of
+// one process. It returns where that is written.
+func (i *installation) pretendSystemd(pid int) (calls string) {
+	i.t.Helper()
+	calls = "/calls"
+	script := fmt.Sprintf(`#!/bin/sh
+echo "$*" >>%s
+case "$*" in
+"kill --signal=USR2 --kill-whom=main ftpalg.service") kill -USR2 %d ;;
+esac
+`, calls, pid)
+	if err := errors.Join(os.MkdirAll(i.root+"/run/systemd/system", 0o755), os.WriteFile(i.root+"/usr/bin/systemctl", []byte(script), 0o755)); err != nil {
+		i.t.Fatal(err)
+	}
+	return calls
+}
+
 // TestPackage: the package is installed in a bare system and runs as it is delivered; is configured, and carries files; is upgraded
 // under a session, without touching what an administrator has changed; is removed, and purged, and leaves what was not its own.
 func TestPackage(t *testing.T) {
@@ -249,11 +270,36 @@ func TestPackage(t *testing.T) {
 	k := i.logIn(t, at)
 	carries(k)
 
-	// Upgraded, while that session goes on.
+	// Upgraded, while that session goes on: the new program lets the next one in, the old one ends with its last.
+	calls := i.pretendSystemd(old.pid())
 	i.dpkg("-i", i.give(second))
+	starting := old.await("starting the next process")
+	next, err := strconv.Atoi(starting[strings.LastIndex(starting, "=")+1 : len(starting)-1])
+	if err != nil {
+		t.Fatalf("%s: %v", starting, err)
+	}
+	old.await("the next process accepts")
 	carries(k)
+	other := i.logIn(t, at)
+	carries(other)
 	k.ask("QUIT", "221")
-	old.Stop()
+	<-old.ended
+	if old.err != nil {
+		t.Errorf("the old process: %v", old.err)
+	}
+	carries(other)
+	other.ask("QUIT", "221")
+	if program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", next)); err != nil || strings.Contains(program, "deleted") {
+		t.Errorf("what goes on is %s, %v", program, err)
+	}
+	if err := syscall.Kill(next, syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	for deadline := time.Now().Add(hang); alive(next); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the next process does not end")
+		}
+	}
 	old.checkClean()
 	if got := string(readAll(i.root + "/etc/ftpalg/ftpalg.yaml")); got != configuration {
 		t.Errorf("the configuration has become %s", got)
@@ -276,15 +322,18 @@ func TestPackage(t *testing.T) {
 	k.ask("QUIT", "221")
 	upgraded.Stop()
 	upgraded.checkClean()
-	if events := of(readAudit(t, i.root+"/var/log/ftpalg/audit.jsonl"), audit.Transfer); len(events) != 3 {
+	if events := of(readAudit(t, i.root+"/var/log/ftpalg/audit.jsonl"), audit.Transfer); len(events) != 5 {
 		t.Errorf("%d transfers are recorded", len(events))
 	}
 	if got := i.mode("/var/log/ftpalg/audit.jsonl"); !strings.HasPrefix(got, "ftpalg:ftpalg 6") {
 		t.Errorf("the audit is %s", got)
 	}
 
-	// Removed: what was made remains; what was done to the kernel does not.
+	// Removed: the service is stopped before; what was made remains; what was done to the kernel does not.
 	i.dpkg("-r", "ftpalg")
+	if said := string(readAll(i.root + calls)); !strings.Contains(said, "stop ftpalg.service") {
+		t.Errorf("systemd was told %q", said)
+	}
 	for _, path := range []string{"/etc/ftpalg/ftpalg.yaml", "/etc/ftpalg/authority.key", "/var/log/ftpalg/audit.jsonl", "/var/lib/ftpalg"} {
 		if _, err := os.Stat(i.root + path); err != nil {
 			t.Error("removed too:", err)
@@ -298,6 +347,9 @@ func TestPackage(t *testing.T) {
 	if said := i.dpkg("-P", "ftpalg"); !strings.Contains(said, "/etc/ftpalg was not the package's") {
 		t.Errorf("it does not tell what it leaves: %s", said)
 	}
+	os.Remove(i.root + calls)
+	os.Remove(i.root + "/usr/bin/systemctl")
+	os.RemoveAll(i.root + "/run/systemd")
 	left := slices.DeleteFunc(i.paths(), func(path string) bool { return slices.Contains(before, path) })
 	if want := []string{"/etc/ftpalg", "/etc/ftpalg/authority.key"}; !slices.Equal(slices.Sorted(slices.Values(left)), want) {
 		t.Errorf("%q is left", left)
