@@ -13,7 +13,7 @@ dir=${1:-${FTPALG_TEST_PEERS:-${XDG_CACHE_HOME:-/var/cache}/ftpalg-peers}}
 
 clients=(curl lftp tnftp wget ncftp python3 perl chromium-headless-shell filezilla xvfb xauth)
 # gcc is for Go's race detector.
-tools=(ca-certificates conntrack gcc iproute2 libc6-dev nftables openssl procps strace util-linux)
+tools=(ca-certificates conntrack gcc iproute2 libc6-dev nftables openssl procps strace systemd util-linux)
 # mod-crypto is ProFTPD's TLS; haproxy is no server, but stands before and behind the gateway.
 servers=(vsftpd proftpd-core proftpd-mod-crypto pure-ftpd slapd fail2ban haproxy)
 # TLS for Net::FTP and for pyftpdlib.
