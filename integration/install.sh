@@ -13,7 +13,7 @@ dir=${1:-${FTPALG_TEST_PEERS:-${XDG_CACHE_HOME:-/var/cache}/ftpalg-peers}}
 
 clients=(curl lftp tnftp wget ncftp python3 perl chromium-headless-shell filezilla xvfb xauth)
 # gcc is for Go's race detector.
-tools=(ca-certificates conntrack gcc iproute2 libc6-dev nftables openssl procps strace util-linux)
+tools=(ca-certificates conntrack gcc iproute2 libc6-dev nftables openssl procps strace systemd util-linux)
 # What packages are made of, and judged by; debootstrap makes the system that one is installed in.
 packaging=(apparmor debootstrap dpkg-dev lintian logrotate man-db mandoc)
 # mod-crypto is ProFTPD's TLS; haproxy is no server, but stands before and behind the gateway.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -29,7 +30,7 @@ type service struct {
 
 // asService has a gateway's next processes end with the test.
 func (g *gateway) asService() *service {
-	s := &service{gateway: g, now: g.pid(), upgrades: len(nextPid.FindAllString(g.log(), -1))} // a lab's gateways have one log
+	s := &service{gateway: g, now: g.pid(), upgrades: strings.Count(g.log(), accepts)} // a lab's gateways have one log
 	g.lab.t.Cleanup(func() {
 		if s.now != g.pid() {
 			syscall.Kill(s.now, syscall.SIGKILL)
@@ -37,6 +38,9 @@ func (g *gateway) asService() *service {
 	})
 	return s
 }
+
+// accepts is what the old process says when the next one serves.
+const accepts = `msg="the next process accepts;`
 
 var nextPid = regexp.MustCompile(`msg="starting the next process" pid=(\d+)`)
 
@@ -63,7 +67,7 @@ func (s *service) upgrade() {
 		s.lab.t.Fatal(err)
 	}
 	s.upgrades++
-	s.has(`msg="the next process accepts;`, s.upgrades)
+	s.has(accepts, s.upgrades)
 	pids := nextPid.FindAllStringSubmatch(s.log(), -1)
 	s.now, _ = strconv.Atoi(pids[len(pids)-1][1])
 }
@@ -379,4 +383,46 @@ func TestUpgradeDrain(t *testing.T) {
 	young.hear("421")
 	g.has("the next process stops, so this one drains", 1)
 	g.has("msg=stopped", 1)
+}
+
+// What is started is the program that is on disk by then, as a package leaves it there; and one that is none changes nothing.
+func TestUpgradeProgram(t *testing.T) {
+	l := newLab(t)
+	l.DropForward()
+	at := port(serverAddress, v4, 21)
+	p := newPuppet(t, l, at)
+	program := filepath.Join(l.Dir, "ftpalg")
+	replace := func(with []byte) {
+		t.Helper()
+		err := os.WriteFile(program+".new", with, 0o755)
+		if err == nil {
+			err = os.Rename(program+".new", program)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole := readAll(ftpalgProgram(t))
+	replace(whole)
+	g := l.startGatewayAs("listeners: [{mode: tproxy}]\n", func(ctx context.Context, _ string, args ...string) *exec.Cmd {
+		return l.Firewall.Command(ctx, program, args...)
+	}).asService()
+	failures := 0
+	for _, none := range []string{"#!/bin/sh\necho 'the new one is here' >&2\nexit 5\n", "\x7fELF is not all that it takes"} {
+		replace([]byte(none))
+		g.Signal(syscall.SIGUSR2)
+		failures++
+		g.has("the upgrade has failed, and this process goes on", failures)
+		p.admit(l.Client.call(t, at), "alice")
+	}
+	g.await("the new one is here")
+	g.await("the upgrade has failed", "exit status 5")
+	g.await("the upgrade has failed", "exec format error")
+	replace(whole)
+	g.upgrade()
+	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", g.now)); err != nil || exe != program {
+		t.Errorf("the next process runs %s, %v", exe, err)
+	}
+	p.admit(l.Client.call(t, at), "bob")
+	g.end()
 }

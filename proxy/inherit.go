@@ -123,11 +123,14 @@ var (
 	errNotTransparent = errors.New("is not transparent, as mode tproxy needs: write Transparent=yes into its .socket unit, and restart that")
 	errTransparent    = errors.New("is transparent, and mode tproxy alone may be: others would get connections to that port of any host; " +
 		"take Transparent=yes from its .socket unit, and restart that")
+	errOtherMode = errors.New("was opened for a listener of another mode, of which one is tproxy: that takes a restart, not an upgrade")
 )
 
 // listen makes a listener of a socket, with what our own have.
 func (s *inheritedSocket) listen(k sockets, l *config.Listener, pending int) (*net.TCPListener, error) {
 	switch {
+	case s.Opened && (l.Mode == config.TPROXY) != s.transparent:
+		return nil, errOtherMode
 	case l.Mode == config.TPROXY && !s.transparent:
 		return nil, errNotTransparent
 	case l.Mode != config.TPROXY && s.transparent:

@@ -95,6 +95,14 @@ func TestHandOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	other, err := duplicate(given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewFrom(rules(t, "listeners: [{mode: tproxy, address: '"+thief.Addr().String()+"'}]\n"), slog.New(slog.DiscardHandler),
+		&Inherited{Sockets: []Socket{{File: other, Name: "one", Opened: true}}}); err == nil || !strings.Contains(err.Error(), "takes a restart") {
+		t.Errorf("a socket becomes transparent by an upgrade: %v", err)
+	}
 	next, err := NewFrom(rules(t, "listeners: [{name: one, mode: explicit, address: '127.0.0.1:0'}]\n"), slog.New(slog.DiscardHandler),
 		&Inherited{Sockets: []Socket{{File: again, Name: "one", Opened: true}}, Predecessor: true})
 	if err != nil {

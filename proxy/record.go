@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"ftpalg/config"
@@ -263,7 +266,7 @@ func (p *Proxy) openBooks(cfg *config.Config) (*quota.Store, *audit.Log, error) 
 	if store == nil || cfg.Policy.State != p.cfg.Policy.State {
 		var err error
 		if store, err = quota.Open(string(cfg.Policy.State), p.log); err != nil {
-			return nil, nil, fmt.Errorf("policy.state: %w", err)
+			return nil, nil, fmt.Errorf("policy.state: %w%s%s", err, placeHint(err), readOnlyHint(err))
 		}
 	}
 	a := cfg.Audit
@@ -279,10 +282,30 @@ func (p *Proxy) openBooks(cfg *config.Config) (*quota.Store, *audit.Log, error) 
 		record, err = audit.Open(audit.Options{File: string(a.File), Xferlog: string(a.Xferlog), Queue: a.Queue, OnFull: onFull[a.OnFull], Version: Version(), Log: p.log})
 		if err != nil {
 			p.closeBooks(store, nil)
-			return nil, nil, err
+			return nil, nil, fmt.Errorf("%w%s", err, readOnlyHint(err))
 		}
 	}
 	return store, record, nil
+}
+
+// placeHint says what an admin can do about a file that cannot be opened.
+func placeHint(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "; its directory must be there: make it for this user, or let systemd make it (StateDirectory=)"
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Sprintf("; this user (id %d) must be able to write to it and to its directory", os.Geteuid())
+	}
+	return ""
+}
+
+// readOnlyHint says it about one on a read-only file system, which often is so for the service alone.
+func readOnlyHint(err error) string {
+	if !errors.Is(err, syscall.EROFS) {
+		return ""
+	}
+	return "; with ProtectSystem=strict a service of systemd can write to its StateDirectory=, LogsDirectory= and ReadWritePaths= alone: " +
+		"choose a place there (/var/lib/ftpalg, /var/log/ftpalg), or name this one in ReadWritePaths="
 }
 
 // closeBooks closes what openBooks has opened, and leaves alone what is in use.

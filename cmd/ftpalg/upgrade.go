@@ -199,7 +199,8 @@ func (n *succession) failed(p *proxy.Proxy) {
 func retire(p *proxy.Proxy, super *supervisor, next *successor, signals <-chan os.Signal, log *slog.Logger) error {
 	super.follow(next.process.Pid)
 	next.goes(log)
-	log.Info("the next process accepts; sessions of this one go on for timeouts.drain, then transfers may finish", "pid", next.process.Pid, "sessions", p.Sessions())
+	log.Info("the next process accepts; sessions of this one go on for timeouts.drain, then transfers may finish",
+		"pid", next.process.Pid, "sessions", p.Sessions())
 	hurry, retired := make(chan struct{}), make(chan struct{})
 	go stepBack(p, hurry, retired)
 	hurried, gone := false, next.gone
