@@ -98,6 +98,8 @@ type Config struct {
 	Accounts Accounts `yaml:"accounts"`
 	Policy   Policy   `yaml:"policy"`
 	Audit    Audit    `yaml:"audit"`
+	Admin    Admin    `yaml:"admin"`
+	Metrics  Metrics  `yaml:"metrics"`
 	TLS      TLS      `yaml:"tls"`
 	// Mark is the SO_MARK of every socket ftpalg makes, so that rules can tell them from intercepted traffic.
 	Mark Mark `yaml:"mark"`

@@ -265,6 +265,8 @@ func TestPrecedence(t *testing.T) {
 			return []string{"block", "refuse", "drop"}[layer]
 		case "mark":
 			return fmt.Sprint(10 + layer)
+		case "metrics.address":
+			return fmt.Sprintf("127.0.0.1:%d", 9700+layer)
 		case "accounts.ldap.url":
 			return fmt.Sprintf("ldaps://h%d.example.com", layer)
 		case "accounts.ldap.user_dn", "accounts.ldap.filter", "accounts.ldap.group_filter":

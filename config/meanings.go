@@ -312,6 +312,19 @@ var meanings = []meaning{
 		text: "What happens when no more events fit into queue. drop: they are lost, and how many is recorded as soon as something can be. block: sessions wait. refuse: " +
 			"logins, transfers and changes are refused with 421 or 451 until there is room."},
 
+	{key: "admin",
+		text: "Who may ask the running gateway what it does (`ftpalg sessions`, `ftpalg stats`), and give it orders (`ftpalg kill`, `ftpalg reload`)."},
+	{key: "admin.socket", byDefault: "none",
+		text: "Unix socket for that. /run/ftpalg/admin.sock is where these commands look without a configuration."},
+	{key: "admin.readers", byDefault: "none",
+		text: "Users of this machine, and groups as @name, who may ask. Root and the gateway's own user may ask and order."},
+	{key: "admin.writers", byDefault: "none",
+		text: "Users and groups who may give orders, too."},
+	{key: "metrics",
+		text: "Counts for Prometheus (`/metrics`), and `/-/healthy` and `/-/ready` for whoever watches over the process."},
+	{key: "metrics.address", byDefault: "none",
+		text: "IP:PORT of an HTTP server for them. They name listeners and rules, but no client, user or file. It asks nobody who they are."},
+
 	{key: "tls",
 		text: "What all listeners share of TLS (FTPS). The path of a file, here and elsewhere, is absolute, or relative to the " +
 			"directory of the configuration file, or credential:NAME for what systemd's LoadCredential= provides."},

@@ -38,6 +38,7 @@ func (c *Config) check() *checker {
 	k.accounts(c)
 	k.policy(c)
 	k.audit(c)
+	k.admin(c)
 	k.marks(c)
 	k.positive("timeouts", c.Timeouts)
 	k.positive("limits", c.Limits)

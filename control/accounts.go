@@ -37,7 +37,7 @@ func (s *Session) authorise(account, password string) error {
 	case r.End:
 		return r
 	case s.given.Err() != nil:
-		return errDraining
+		return s.farewell()
 	}
 	// It must not tell whether it was the name or the password that was wrong.
 	return s.failed(&Refusal{Code: 530, Text: "Login to the proxy failed", Rule: cmp.Or(r.Rule, "accounts"), Err: r.Err})

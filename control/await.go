@@ -1,6 +1,8 @@
 package control
 
 import (
+	"context"
+	"errors"
 	"net"
 	"time"
 
@@ -150,6 +152,9 @@ func (s *Session) await(w wait) happening {
 	return h
 }
 
+// cutOff reports whether the session is to end at once, and not to drain.
+func (s *Session) cutOff() bool { return errors.Is(context.Cause(s.given), ErrCut) }
+
 // note keeps what follows from a happening for those to come.
 func (s *Session) note(h happening) {
 	switch h {
@@ -162,6 +167,9 @@ func (s *Session) note(h happening) {
 		}
 	case drainBegan:
 		s.draining = nil
-		s.drainBy = time.Now().Add(s.Timeouts.Drain)
+		s.drainBy = time.Now()
+		if !s.cutOff() {
+			s.drainBy = s.drainBy.Add(s.Timeouts.Drain)
+		}
 	}
 }

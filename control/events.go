@@ -90,6 +90,8 @@ type Transferring struct {
 	Upload   bool
 	Offset   int64  // by REST, bytes
 	Rule     string // that admitted it; empty: none
+	// Data is what carries it. Its Bytes and Carried may be asked from any goroutine, also after the end.
+	Data *dataconn.Transfer
 }
 
 // Transferred: a transfer ended, well or not.

@@ -172,7 +172,7 @@ func (s *Session) replyWithin(d time.Duration) (reply wire.Reply, ok bool, err e
 			return s.server.reply, true, nil
 		case clockExpired:
 			if time.Now().Before(by) {
-				return wire.Reply{}, false, errDraining
+				return wire.Reply{}, false, s.farewell()
 			}
 			return wire.Reply{}, false, nil
 		}

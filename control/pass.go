@@ -105,7 +105,7 @@ func (s *Session) tunnel(client, server net.Conn, p Passage) error {
 		s.readers.Go(func() {
 			select {
 			case <-draining:
-				cancel(errDraining)
+				cancel(s.farewell())
 			case <-ctx.Done():
 			}
 		})

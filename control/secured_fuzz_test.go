@@ -93,6 +93,7 @@ func playSecured(t *testing.T, script []byte) {
 	for _, op := range script[1:] {
 		x.step(op)
 		synctest.Wait()
+		x.seen() // a clock may have the session connect, which nothing that we say comes before
 	}
 	for _, c := range x.raw {
 		if c != nil {
@@ -152,9 +153,17 @@ func (x *secured) toServer(b []byte) {
 	}
 }
 
+// seen orders what the peers have done before what the session does next, and the other way round.
+func (x *secured) seen() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+}
+
 func (x *secured) connect(context.Context, string) (net.Conn, error) {
 	near, far := ftptest.Pipe(netip.MustParseAddrPort("203.0.113.254:50001"), netip.MustParseAddrPort("203.0.113.9:21"))
+	x.mu.Lock()
 	x.raw[dataconn.Server], x.tls[dataconn.Server] = far, nil
+	x.mu.Unlock()
 	near.Wrote = x.toServer
 	x.s.TLS.Meet(tlsmitm.ServerOptions{})
 	return near, nil

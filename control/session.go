@@ -167,7 +167,8 @@ const parting = 5 * time.Millisecond
 const linger = 2 * time.Second
 
 // Run holds the conversation until either side leaves or a clock runs out, and returns why it ended: nil if somebody
-// said goodbye. When ctx is done the session ends as soon as no transfer is running, or after Timeouts.Drain.
+// said goodbye. When ctx is done the session ends as soon as no transfer is running, or after Timeouts.Drain; at once if its cause
+// is ErrCut.
 // All of its goroutines have ended and all of its connections are closed when it returns.
 func (s *Session) Run(ctx context.Context) (err error) {
 	defer func() {
@@ -229,9 +230,23 @@ var (
 	errGoodbye    = errors.New("goodbye")                   // QUIT was answered
 	errClientLeft = errors.New("client: connection closed") // without QUIT
 	errServerLeft = errors.New("server: connection closed") // without 421
-	errDraining   = ending("Service is shutting down", nil)
+	errCut        = ending("Session ended by the administrator", ErrCut)
 	errServer421  = fmt.Errorf("server: said 421: %w", errGoodbye) // and the client was told
 )
+
+// ErrCut is the cause of a context that ends a session at once, whatever moves.
+var ErrCut = errors.New("cut off by the administrator")
+
+// ErrDraining is why a session ended whose context is done.
+var ErrDraining error = ending("Service is shutting down", nil)
+
+// farewell is how a session ends whose context is done.
+func (s *Session) farewell() error {
+	if s.cutOff() {
+		return errCut
+	}
+	return ErrDraining
+}
 
 // close ends everything the session began. It is idempotent.
 func (s *Session) close() {
@@ -321,7 +336,7 @@ func (s *Session) idle() error {
 		}
 	}
 	if !s.drainBy.IsZero() {
-		return errDraining
+		return s.farewell()
 	}
 	idleBy := time.Now().Add(s.Timeouts.Idle)
 	if !s.loginBy.IsZero() && s.loginBy.Before(idleBy) {
@@ -344,7 +359,7 @@ func (s *Session) stir(h happening) (done bool, err error) {
 	case clockExpired:
 		return false, s.overslept()
 	default: // drainBegan
-		return false, errDraining
+		return false, s.farewell()
 	}
 }
 

@@ -57,7 +57,7 @@ func (s *Session) transfer(cmd wire.Command, d dataconn.Direction, ruling Ruling
 	}
 	path := s.resolved(cmd)
 	if s.Policy != nil {
-		e := Transferring{Verb: cmd.Verb, Path: cmd.Arg, Resolved: path, Upload: d == dataconn.Upload, Offset: s.standing.offset, Rule: ruling.Rule}
+		e := Transferring{Verb: cmd.Verb, Path: cmd.Arg, Resolved: path, Upload: d == dataconn.Upload, Offset: s.standing.offset, Rule: ruling.Rule, Data: s.armed}
 		if r := s.Policy.Begins(e); r != nil {
 			return r
 		}
@@ -358,7 +358,7 @@ func (s *Session) overdue(t *running) (int, error) {
 	switch {
 	case !s.drainBy.IsZero() && !time.Now().Before(s.drainBy):
 		t.Reset()
-		return 0, errDraining
+		return 0, s.farewell()
 	case t.withheld.Code != 0:
 		return 0, s.announce(t)
 	case t.parting:

@@ -74,7 +74,7 @@ func (t *Transfer) watch() error {
 		return err
 	}
 	close(t.ready)
-	t.carried = Passed
+	t.carriedBy(Passed)
 	return t.watchCopy()
 }
 

@@ -42,7 +42,7 @@ type Options struct {
 
 // Transfer is one data connection carried across: two legs, which connect from Arm on, and one copy, which starts at
 // Release. The life of one is Arm, Begin, Release, <-Copied, Commit, <-Closed; Reset may come at any time, and must
-// come where Commit does not. Its methods but Bytes are for one goroutine.
+// come where Commit does not. Its methods but Bytes and Carried are for one goroutine.
 type Transfer struct {
 	opts   Options
 	ctx    context.Context
@@ -64,7 +64,7 @@ type Transfer struct {
 	bytes     atomic.Int64
 	err       error // see copied
 	delivery  error // of the receiver's close; set before closed is closed
-	carried   Carriage
+	carried   atomic.Int32 // a Carriage
 
 	mu    sync.Mutex  // guards legs: Reset closes what run has opened
 	legs  [2]net.Conn // by Side
@@ -144,8 +144,10 @@ func (t *Transfer) Copied() <-chan struct{} { return t.copied }
 // Err is nil if the sender came to its end and every byte was handed on. Call it once Copied is closed.
 func (t *Transfer) Err() error { return t.err }
 
-// Carried is how the bytes went. Call it once Copied is closed.
-func (t *Transfer) Carried() Carriage { return t.carried }
+// Carried is how the bytes go, or went.
+func (t *Transfer) Carried() Carriage { return Carriage(t.carried.Load()) }
+
+func (t *Transfer) carriedBy(c Carriage) { t.carried.Store(int32(c)) }
 
 // Bytes is the number of bytes handed on so far.
 func (t *Transfer) Bytes() int64 { return t.bytes.Load() }
@@ -294,7 +296,7 @@ func (t *Transfer) protect() error {
 			t.streams[side] = bare{leg}
 			continue
 		}
-		t.carried = Secured
+		t.carriedBy(Secured)
 		legs.Go(func() {
 			if Side(side) == Server {
 				select {
@@ -498,13 +500,14 @@ func (t *Transfer) copy(from, to Side) error {
 	if t.pace != nil {
 		t.pace(dst)
 	}
-	if t.carried == Secured || t.inspector != nil {
-		t.carried = max(t.carried, Copied)
+	if t.Carried() == Secured || t.inspector != nil {
+		t.carriedBy(max(t.Carried(), Copied))
 		return t.relay(from, to)
 	}
-	t.carried = Copied
 	if spliceable(src, dst) {
-		t.carried = Spliced
+		t.carriedBy(Spliced)
+	} else {
+		t.carriedBy(Copied)
 	}
 	size, gathers := smallChunk, false
 	for {
@@ -548,7 +551,7 @@ func (t *Transfer) copy(from, to Side) error {
 // gather asks for a spliced leg's bytes to be kept until there are so many. It returns false if they are not.
 func (t *Transfer) gather(leg net.Conn, bytes int) bool {
 	g, ok := t.opts.Network.(Gatherer)
-	return ok && t.carried == Spliced && g.Gather(leg.(*net.TCPConn), bytes) == nil
+	return ok && t.Carried() == Spliced && g.Gather(leg.(*net.TCPConn), bytes) == nil
 }
 
 // broken tells which leg a failed splice failed on, since its error does not: a leg that can still be waited for is

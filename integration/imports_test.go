@@ -23,6 +23,7 @@ var rooms = map[string][]string{
 	"proxy/firewall":      {},
 	"proxy/accounts":      {},
 	"proxy/audit":         {},
+	"proxy/admin":         {"config", "control", "dataconn", "tlsmitm"},
 	"proxy/policy":        {"config", "control", "dataconn"},
 	"proxy/quota":         {"config"},
 	"proxy/web":           {"control/wire"}, // a session is to it what it is to its client
@@ -51,6 +52,7 @@ var outside = []struct {
 	{"github.com/bmatcuk/doublestar", []string{"config", "proxy/policy"}, "rules speak of paths: config checks them, policy compares them"},
 	{"github.com/expr-lang/", []string{"proxy/policy"}, "expressions are the rules' alone"},
 	{"golang.org/x/text", []string{"proxy/policy"}, "names that are written in two ways are the rules' business alone"},
+	{"github.com/prometheus/", []string{"proxy/admin"}, "what is counted is the administrator's business"},
 	{"go.etcd.io/", []string{"proxy/quota"}, "the file of counts is quota's alone"},
 	{"github.com/coreos/go-systemd", []string{"cmd/ftpalg"}, "who has started us is the program's business alone"},
 	{"golang.org/x/term", []string{"cmd/ftpalg"}, "a terminal is the command line's alone"},

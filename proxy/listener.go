@@ -111,6 +111,7 @@ func (p *Proxy) accept(l *listener, tl *net.TCPListener) {
 			return
 		}
 		s := l.setting.Load()
+		p.live.Metrics().AcceptFailed(s.listener.Name)
 		p.log.Error("cannot accept connections; raise the limit on open files (LimitNOFILE=, ulimit -n) or lower limits.sessions",
 			"listener", s.listener.Name, "error", err, "retry", delay.String())
 		time.Sleep(delay)

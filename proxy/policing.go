@@ -27,9 +27,10 @@ import (
 
 // regime is what sessions are policed by: the rules in force, also for those that began under others.
 type regime struct {
-	set    *policy.Set
-	quotas []config.Quota
-	shared map[string]*rate.Limiter // of rules with a SharedRate, by name
+	set       *policy.Set
+	byDefault config.PolicyAction // what the default does
+	quotas    []config.Quota
+	shared    map[string]*rate.Limiter // of rules with a SharedRate, by name
 }
 
 // newRegime makes a configuration's rules ready, or says what is wrong with them.
@@ -46,7 +47,7 @@ func newRegime(cfg *config.Config, known *accounts.Accounts) (*regime, config.Fa
 			faults = append(faults, missing(fmt.Sprintf("policy.quotas[%d]", i), q.Accounts, q.Groups, cfg, known)...)
 		}
 	}
-	g := &regime{set: set, quotas: cfg.Policy.Quotas, shared: map[string]*rate.Limiter{}}
+	g := &regime{set: set, byDefault: cfg.Policy.Default, quotas: cfg.Policy.Quotas, shared: map[string]*rate.Limiter{}}
 	for _, r := range set.Rules() {
 		if r.SharedRate > 0 {
 			g.shared[r.Name] = newLimiter(int64(r.SharedRate))

@@ -18,6 +18,7 @@ import (
 	"ftpalg/config"
 	"ftpalg/dataconn"
 	"ftpalg/proxy/accounts"
+	"ftpalg/proxy/admin"
 	"ftpalg/proxy/audit"
 	"ftpalg/proxy/firewall"
 	"ftpalg/proxy/quota"
@@ -27,6 +28,7 @@ import (
 type Proxy struct {
 	log        *slog.Logger
 	resolver   *net.Resolver
+	live       *admin.Live
 	counts     counts
 	ports      portRanges
 	own        ownAddresses
@@ -61,7 +63,7 @@ func New(cfg *config.Config, log *slog.Logger) (*Proxy, error) { return NewFrom(
 
 // NewFrom is New with what the process has inherited, nil if nothing: a listener that has been handed over is not opened.
 func NewFrom(cfg *config.Config, log *slog.Logger, in *Inherited) (*Proxy, error) {
-	p := &Proxy{log: log, resolver: net.DefaultResolver, listeners: map[address]*listener{}, conns: map[net.Conn]struct{}{},
+	p := &Proxy{log: log, resolver: net.DefaultResolver, live: admin.NewLive(), listeners: map[address]*listener{}, conns: map[net.Conn]struct{}{},
 		pinholes: pinholes{log: log}, remains: firewall.NewTimeWaits(), guard: accounts.NewGuard(), allowances: allowances{log: log, ports: map[netip.AddrPort]*allowedPort{}}}
 	p.ctx, p.drain = context.WithCancel(context.Background())
 	p.alive, p.cut = context.WithCancel(context.Background())

@@ -13,6 +13,7 @@ import (
 	"ftpalg/config"
 	"ftpalg/control"
 	"ftpalg/dataconn"
+	"ftpalg/proxy/admin"
 	"ftpalg/proxy/audit"
 	"ftpalg/proxy/quota"
 	"ftpalg/tlsmitm"
@@ -26,6 +27,7 @@ type recorder struct {
 	policing *policing
 	id       string       // of the session
 	user     string       // who has logged in, or tried to
+	entry    *admin.Entry // nil: the client has been turned away
 	refused  bool         // the command that is being performed
 	denied   *atomic.Bool // whether the last negative reply was our own; nil: nobody asks
 }
@@ -53,6 +55,7 @@ func (r *recorder) admit(q *control.Request) *control.Refusal {
 // Observe implements control.Observer.
 func (r *recorder) Observe(e control.Event) {
 	r.logger.Observe(e)
+	r.entry.Observe(e)
 	switch e := e.(type) {
 	case control.Refused:
 		r.refused = true
@@ -94,6 +97,7 @@ func (r *recorder) audit() *audit.Log {
 func (r *recorder) begins(e control.Transferring) *control.Refusal {
 	log := r.audit()
 	if log == nil {
+		r.entry.Begins(e)
 		return nil
 	}
 	a := r.event(audit.TransferStart)
@@ -101,6 +105,7 @@ func (r *recorder) begins(e control.Transferring) *control.Refusal {
 	if !log.RecordNow(a, flushPatience) && r.n.cfg.Audit.OnFull == config.OnFullRefuse {
 		return unrecorded(451, audit.ErrFull)
 	}
+	r.entry.Begins(e)
 	return nil
 }
 

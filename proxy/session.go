@@ -117,14 +117,17 @@ type served struct {
 	session  *control.Session
 	policing *policing
 	recorder *recorder
-	servers  []net.Conn // one, as a rule
+	servers  []net.Conn      // one, as a rule; p.mu guards them
+	hungUp   bool            // guarded by p.mu: by an administrator
+	ctx      context.Context // the proxy's, but an administrator may end it before
+	cancel   context.CancelCauseFunc
 	loggedIn bool
 }
 
 // hold holds the session until it ends. The error is why, as that of control.Session.Run.
 func (v *served) hold() error {
 	defer v.leave()
-	return v.session.Run(v.p.ctx)
+	return v.session.Run(v.ctx)
 }
 
 // admit makes a client's session, or turns it away and returns nil.
@@ -146,6 +149,7 @@ func (p *Proxy) admit(s *setting, a *arrival) *served {
 	if !a.counted {
 		if r := p.counts.admit(a.client.Addr(), cfg.Limits); r != nil {
 			log.Warn("refused a session", "text", r.Text, "rule", r.Rule)
+			p.live.Metrics().TurnedAway(l.Name, r)
 			v.recorder.turnAway(r)
 			return nil
 		}
@@ -163,6 +167,8 @@ func (p *Proxy) admit(s *setting, a *arrival) *served {
 		}
 		n.dialed = to
 	}
+	v.ctx, v.cancel = context.WithCancelCause(p.ctx)
+	v.recorder.entry = p.live.Enter(id, l.Name, string(l.Mode), a.client, a.accountName(), v.cutOff)
 	session := &control.Session{
 		Client:        a.conn,
 		Connect:       v.connect,
@@ -225,7 +231,7 @@ func (v *served) connect(ctx context.Context, name string) (net.Conn, error) {
 		return nil, err
 	}
 	v.p.track(c)
-	v.servers = append(v.servers, c)
+	v.meets(c)
 	return swiftly(c, dataconn.AddrPort(c.RemoteAddr())), nil
 }
 
@@ -239,6 +245,8 @@ func (v *served) login() {
 
 // leave gives back what a session that has ended held.
 func (v *served) leave() {
+	v.recorder.entry.Leave()
+	v.cancel(nil)
 	v.policing.leave()
 	for _, c := range v.servers {
 		v.p.untrack(c)

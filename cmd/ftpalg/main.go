@@ -82,6 +82,7 @@ connections, and carries the data across.`,
 	flags.StringVar(&o.logLevel, "log-level", "", "debug, info, warn or error")
 	flags.StringVar(&o.logFormat, "log-format", "", "text or json")
 	root.AddCommand(newRun(&o), newCheck(&o), newConfig(&o), newRules(&o), newPolicy(&o), newAudit(), newVerbs(), newCA(&o), newPasswd(), newDemo(), newManual(), newVersion())
+	root.AddCommand(administration(&o)...)
 	return root
 }
 

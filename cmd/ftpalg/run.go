@@ -5,12 +5,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"ftpalg/config"
 	"ftpalg/proxy"
+	"ftpalg/proxy/admin"
 )
 
 func newRun(o *options) *cobra.Command {
@@ -51,6 +53,7 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 		return err
 	}
 	super := newSupervisor(log, before != nil)
+	s := &service{o: o, stderr: stderr, level: level, log: log, super: super, cfg: cfg}
 	p, err := proxy.NewFrom(cfg, log, in)
 	if err != nil {
 		super.tell("STATUS=Cannot start: " + oneLine(err.Error()))
@@ -63,15 +66,24 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 	for _, line := range proxy.Probe(cfg) {
 		log.Warn(line)
 	}
+	s.proxy = p
+	s.admin = admin.New(p.Administered(), admin.Orders{Reload: s.reload, Drain: sync.OnceFunc(func() { signals <- syscall.SIGTERM }), Level: level}, proxy.Version(), log)
+	p.Administered().Live().Metrics().Reloaded(true, nil)
+	defer s.admin.Close()
 	if before == nil {
+		if err := s.admin.Adopt(cfg); err != nil {
+			p.Close()
+			return err
+		}
 		super.up(p)
 	} else {
-		before.take(p, super, log)
+		before.take(p, super, s.succeed, log)
 	}
 	var after succession
 	for {
 		sig, successor := after.await(signals, p, log)
 		if successor != nil {
+			s.admin.Close() // the next process answers
 			return retire(p, super, successor, signals, log)
 		}
 		if sig == syscall.SIGUSR1 {
@@ -86,22 +98,7 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 			log.Info("draining: no new sessions, transfers may finish; the same signal again ends them", "signal", sig.String(), "for", cfg.Timeouts.Drain.String())
 			break
 		}
-		super.reloading()
-		next, err := o.load(stderr, proxy.Check)
-		if err == nil {
-			err = p.Reload(next)
-		}
-		super.reloaded(p, err)
-		if err != nil {
-			log.Error("the configuration is not reloaded; the old one stays in force", "error", err)
-			continue
-		}
-		cfg = next
-		level.Set(levelOf(cfg.Log))
-		log.Info("configuration reloaded")
-		for _, line := range proxy.Probe(cfg) {
-			log.Warn(line)
-		}
+		s.reload()
 	}
 	after.abandon(p)
 	super.stopping(p)
@@ -128,6 +125,57 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 				}
 			}
 		}
+	}
+}
+
+// service is a running gateway, and what a reload is about.
+type service struct {
+	o      *options
+	stderr io.Writer
+	level  *slog.LevelVar
+	log    *slog.Logger
+	super  *supervisor
+	proxy  *proxy.Proxy
+	admin  *admin.Server
+
+	mu  sync.Mutex
+	cfg *config.Config // in force
+}
+
+// reload reads the configuration again. If it is wrong the old one stays in force, and the error says why.
+func (s *service) reload() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.super.reloading()
+	next, err := s.o.load(s.stderr, proxy.Check)
+	if err == nil {
+		err = s.proxy.Reload(next)
+	}
+	s.super.reloaded(s.proxy, err)
+	s.proxy.Administered().Live().Metrics().Reloaded(false, err)
+	if err != nil {
+		s.log.Error("the configuration is not reloaded; the old one stays in force", "error", err)
+		return err
+	}
+	s.cfg = next
+	s.level.Set(levelOf(next.Log))
+	s.log.Info("configuration reloaded")
+	for _, line := range proxy.Probe(next) {
+		s.log.Warn(line)
+	}
+	if err := s.admin.Adopt(next); err != nil {
+		s.log.Error("the rest of the configuration is in force, but administrators are not heard everywhere", "error", err)
+		return err
+	}
+	return nil
+}
+
+// succeed listens to administrators where the process before us did.
+func (s *service) succeed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.admin.Adopt(s.cfg); err != nil {
+		s.log.Error("administrators are not heard everywhere", "error", err)
 	}
 }
 

@@ -210,20 +210,21 @@ func inheritance() (*proxy.Inherited, *predecessor, error) {
 	return in, before, nil
 }
 
-// take says that we accept, and takes up what the predecessor leaves, when it does.
-func (b *predecessor) take(p *proxy.Proxy, s *supervisor, log *slog.Logger) {
+// take says that we accept, calls taken when we are the service, and takes up what the predecessor leaves, when it does.
+func (b *predecessor) take(p *proxy.Proxy, s *supervisor, taken func(), log *slog.Logger) {
 	if _, err := io.WriteString(b.hear, "ready\n"); err != nil {
 		log.Warn("the process before this one is gone", "error", err)
 	}
-	go b.await(p, s, log)
+	go b.await(p, s, taken, log)
 }
 
 // await closes b.over when the predecessor has ended.
-func (b *predecessor) await(p *proxy.Proxy, s *supervisor, log *slog.Logger) {
+func (b *predecessor) await(p *proxy.Proxy, s *supervisor, taken func(), log *slog.Logger) {
 	defer close(b.over)
 	defer b.says.Close()
 	word := make([]byte, len("go\n"))
 	io.ReadFull(b.says, word) // or it has died; then it is ours all the same
+	taken()
 	s.up(p)
 	var late []quota.Late
 	if err := json.NewDecoder(b.says).Decode(&late); err != nil {

@@ -1,0 +1,48 @@
+package config
+
+import (
+	"net/netip"
+	"regexp"
+)
+
+// Admin is where and by whom the running gateway may be asked and ordered.
+type Admin struct {
+	Socket File `yaml:"socket"` // a Unix socket; empty: none
+	// Readers may ask; Writers may order, too. root and the gateway's own user always may.
+	Readers []Peer `yaml:"readers"`
+	Writers []Peer `yaml:"writers"`
+}
+
+// Metrics is where Prometheus finds counts.
+type Metrics struct {
+	Address netip.AddrPort `yaml:"address"` // the zero value: nowhere
+}
+
+// Peer is a user of this machine, or @ and a group.
+type Peer string
+
+var peerForm = regexp.MustCompile(`^@?[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
+
+func (k *checker) admin(c *Config) {
+	a := &c.Admin
+	for _, list := range []struct {
+		key   string
+		peers []Peer
+	}{{"admin.readers", a.Readers}, {"admin.writers", a.Writers}} {
+		for i, p := range list.peers {
+			if !peerForm.MatchString(string(p)) {
+				k.fault(element(list.key, i), "%s is no user of this machine, nor @ and a group", quoted(string(p)))
+			}
+		}
+		if len(list.peers) > 0 && a.Socket == "" {
+			k.fault(list.key, "is given without admin.socket; there is nothing to ask")
+		}
+	}
+	const longest = 107 // unix(7)
+	if len(a.Socket) > longest {
+		k.fault("admin.socket", "has %d bytes; a socket's path has %d at most", len(a.Socket), longest)
+	}
+	if a := c.Metrics.Address; a.IsValid() && a.Port() == 0 {
+		k.fault("metrics.address", "has no port")
+	}
+}

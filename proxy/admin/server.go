@@ -1,0 +1,409 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sys/unix"
+
+	"ftpalg/config"
+)
+
+// Gateway is what is administered.
+type Gateway interface {
+	Live() *Live
+	// Able is nil if the gateway serves: it listens, and does not drain.
+	Able() error
+	Addresses() []netip.AddrPort // of its control listeners
+	Pending() int                // data connections that are being waited for
+	Audited() (written, lost uint64)
+	Rules() []Rule         // of the configuration in force, in order
+	Configuration() []byte // in force, as YAML; secrets are in files, whose names it has
+}
+
+// Rule is how often one has decided since the configuration that it is in came into force.
+type Rule struct {
+	Name    string `json:"rule"` // empty: the default
+	Action  string `json:"action"`
+	Decided uint64 `json:"decided"`
+}
+
+// Orders are what a writer may have done. None of them waits for sessions.
+type Orders struct {
+	Reload func() error // of the configuration; the error is what is wrong with it
+	Drain  func()
+	Level  *slog.LevelVar // of the log, until a reload
+}
+
+// Stats are how the gateway is.
+type Stats struct {
+	Version     string             `json:"version"`
+	PID         int                `json:"pid"`
+	Started     time.Time          `json:"started"`
+	Serving     bool               `json:"serving"`
+	NotServing  string             `json:"not_serving,omitempty"` // why
+	Configured  time.Time          `json:"configured"`            // when the configuration in force was read
+	ConfigError string             `json:"config_error,omitempty"`
+	Level       string             `json:"log_level"`
+	Listeners   []netip.AddrPort   `json:"listeners"`
+	Sessions    map[State]int      `json:"sessions"`
+	Rules       []Rule             `json:"rules"`
+	Counts      map[string]float64 `json:"counts"` // the metrics, but for histograms and what is the runtime's
+}
+
+// Server answers those who ask. Make one with New.
+type Server struct {
+	gateway Gateway
+	orders  Orders
+	version string
+	log     *slog.Logger
+	started time.Time
+
+	mu      sync.Mutex
+	admin   config.Admin
+	metrics config.Metrics
+	socket  *socket
+	scraped *http.Server // nil: there are no metrics
+	closed  bool
+}
+
+// New makes a Server that listens nowhere yet.
+func New(g Gateway, o Orders, version string, log *slog.Logger) *Server {
+	g.Live().metrics.registry.MustRegister(&current{g})
+	return &Server{gateway: g, orders: o, version: version, log: log, started: time.Now()}
+}
+
+// Adopt has the Server listen where a configuration says. What it says of both addresses is tried, and the error names what cannot
+// be; where it has listened before it goes on then.
+func (s *Server) Adopt(cfg *config.Config) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil // nobody is to be heard any more
+	}
+	var faults []error
+	switch {
+	case s.socket != nil && cfg.Admin.Socket == s.admin.Socket:
+		s.socket.adopt(cfg.Admin)
+	case cfg.Admin.Socket == "":
+		s.socket.close()
+		s.socket = nil
+	default:
+		next, err := s.openSocket(cfg.Admin)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("admin.socket: %w", err))
+			break
+		}
+		s.socket.close()
+		s.socket = next
+	}
+	s.admin = cfg.Admin
+	if cfg.Metrics != s.metrics || s.scraped == nil && cfg.Metrics.Address.IsValid() {
+		next, err := s.openMetrics(cfg.Metrics)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("metrics.address: %w", err))
+		} else {
+			if s.scraped != nil {
+				s.scraped.Close()
+			}
+			s.scraped, s.metrics = next, cfg.Metrics
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// Close stops listening. Who is being answered hears no more.
+func (s *Server) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.socket.close()
+	if s.scraped != nil {
+		s.scraped.Close()
+	}
+}
+
+// newHTTP makes an HTTP server that a silent or slow client costs little.
+func (s *Server) newHTTP(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+}
+
+// openMetrics serves counts. The port is shared with the process before us, or after us, which is the same user's: an upgrade has no
+// moment without.
+func (s *Server) openMetrics(m config.Metrics) (*http.Server, error) {
+	if !m.Address.IsValid() {
+		return nil, nil
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }); e != nil {
+			return e
+		}
+		return err
+	}}
+	l, err := lc.Listen(context.Background(), "tcp", m.Address.String())
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.scrape())
+	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "healthy") })
+	mux.HandleFunc("GET /-/ready", func(w http.ResponseWriter, _ *http.Request) {
+		if err := s.gateway.Able(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	h := s.newHTTP(mux)
+	h.ReadTimeout, h.WriteTimeout = 10*time.Second, 30*time.Second
+	go h.Serve(l)
+	s.log.Info("metrics", "address", l.Addr())
+	return h, nil
+}
+
+func (s *Server) scrape() http.Handler {
+	m := s.gateway.Live().metrics
+	h := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry, MaxRequestsInFlight: 4})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.gateway.Live().settle()
+		h.ServeHTTP(w, r)
+	})
+}
+
+// settle counts what has moved until now.
+func (l *Live) settle() {
+	for _, e := range l.all() {
+		e.mu.Lock()
+		e.count()
+		e.mu.Unlock()
+	}
+}
+
+// socket is the Unix socket that is listened at.
+type socket struct {
+	*http.Server
+	path string
+	file os.FileInfo
+
+	mu              sync.Mutex
+	readers, writer []config.Peer
+}
+
+// rights are what a peer may.
+type rights int
+
+const (
+	none rights = iota
+	reads
+	writes
+)
+
+// rightsKey is that of a connection's rights in its context.
+type rightsKey struct{}
+
+// openSocket listens at a path. A socket that nobody listens at any more is replaced, and so is that of the process before us.
+func (s *Server) openSocket(a config.Admin) (*socket, error) {
+	path := string(a.Socket)
+	if at, err := os.Lstat(path); err == nil && at.Mode()&fs.ModeSocket == 0 {
+		return nil, fmt.Errorf("%s is there, and no socket: remove it, or choose another path", path)
+	}
+	// It is made beside its place and moved there: whoever asks meanwhile is answered by the one before.
+	beside := fmt.Sprintf("%s.%d", path, os.Getpid())
+	os.Remove(beside)
+	l, err := net.Listen("unix", beside)
+	if err != nil {
+		return nil, fmt.Errorf("%w; its directory must be there, and this user (id %d) be able to write to it: systemd makes it by RuntimeDirectory=ftpalg", err, os.Geteuid())
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	k := &socket{path: path}
+	k.adopt(a)
+	// Everybody may connect: who it is decides, which the kernel tells us.
+	err = os.Chmod(beside, 0o666)
+	if err == nil {
+		k.file, err = os.Lstat(beside)
+	}
+	if err == nil {
+		err = os.Rename(beside, path)
+	}
+	if err != nil {
+		l.Close()
+		os.Remove(beside)
+		return nil, err
+	}
+	k.Server = s.newHTTP(s.routes())
+	k.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, rightsKey{}, k.rightsOf(c, s.log))
+	}
+	go k.Serve(l)
+	s.log.Info("administration", "socket", path)
+	return k, nil
+}
+
+// adopt makes others the ones who may ask and order. Connections keep the rights they began with.
+func (k *socket) adopt(a config.Admin) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.readers, k.writer = a.Readers, a.Writers
+}
+
+// close stops listening, and removes the socket unless another process has put its own there.
+func (k *socket) close() {
+	if k == nil {
+		return
+	}
+	k.Server.Close()
+	if at, err := os.Lstat(k.path); err == nil && os.SameFile(at, k.file) {
+		os.Remove(k.path)
+	}
+}
+
+// rightsOf are those of whoever has connected.
+func (k *socket) rightsOf(c net.Conn, log *slog.Logger) rights {
+	p, err := peerOf(c)
+	if err != nil {
+		log.Warn("refused an administrator whom the kernel does not tell", "error", err)
+		return none
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case p.uid == 0 || p.uid == uint32(os.Geteuid()) || p.is(k.writer):
+		return writes
+	case p.is(k.readers):
+		return reads
+	}
+	return none
+}
+
+// routes are what may be asked at the socket. Whatever is no GET is an order.
+func (s *Server) routes() http.Handler {
+	live := s.gateway.Live()
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/sessions", func(w http.ResponseWriter, _ *http.Request) { answer(w, live.Sessions()) })
+	mux.HandleFunc("GET /v1/sessions/{id}", func(w http.ResponseWriter, r *http.Request) {
+		session, err := live.Session(r.PathValue("id"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusNotFound)
+			return
+		}
+		answer(w, session)
+	})
+	mux.HandleFunc("DELETE /v1/sessions/{id}", func(w http.ResponseWriter, r *http.Request) {
+		id := r.PathValue("id")
+		if err := live.Kill(id); err != nil {
+			http.Error(w, err.Error(), http.StatusNotFound)
+			return
+		}
+		s.log.Warn("an administrator ends a session", "session", id)
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("POST /v1/drain", func(w http.ResponseWriter, _ *http.Request) {
+		s.orders.Drain()
+		w.WriteHeader(http.StatusAccepted)
+	})
+	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
+		if err := s.orders.Reload(); err != nil {
+			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("PUT /v1/log-level", func(w http.ResponseWriter, r *http.Request) {
+		var level slog.Level
+		if err := level.UnmarshalText([]byte(r.FormValue("level"))); err != nil {
+			http.Error(w, "level is one of debug, info, warn, error", http.StatusBadRequest)
+			return
+		}
+		s.orders.Level.Set(level)
+		s.log.Warn("an administrator has changed the level of the log", "level", level)
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("GET /v1/stats", func(w http.ResponseWriter, _ *http.Request) {
+		stats, err := s.stats()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		answer(w, stats)
+	})
+	mux.HandleFunc("GET /v1/config", func(w http.ResponseWriter, _ *http.Request) { w.Write(s.gateway.Configuration()) })
+	mux.Handle("GET /metrics", s.scrape())
+	// What the memory and the stacks hold is for those who may do anything: names and passwords are in it.
+	debug := http.NewServeMux()
+	debug.HandleFunc("/debug/pprof/", pprof.Index)
+	debug.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	debug.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	mux.Handle("/debug/", debug)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		needed := writes
+		if r.Method == http.MethodGet && !strings.HasPrefix(r.URL.Path, "/debug/") {
+			needed = reads
+		}
+		switch may, _ := r.Context().Value(rightsKey{}).(rights); {
+		case may >= needed:
+			mux.ServeHTTP(w, r)
+		case may == reads:
+			http.Error(w, "you may ask and not order; admin.writers names those who may", http.StatusForbidden)
+		default:
+			http.Error(w, "you are not among admin.readers or admin.writers", http.StatusForbidden)
+		}
+	})
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v)
+}
+
+func (s *Server) stats() (*Stats, error) {
+	live := s.gateway.Live()
+	live.settle()
+	at, wrong := live.metrics.lastReload()
+	stats := &Stats{Version: s.version, PID: os.Getpid(), Started: s.started, Configured: at, ConfigError: wrong, Level: s.orders.Level.Level().String(),
+		Listeners: s.gateway.Addresses(), Sessions: map[State]int{}, Rules: s.gateway.Rules(), Counts: map[string]float64{}}
+	err := s.gateway.Able()
+	if stats.Serving = err == nil; err != nil {
+		stats.NotServing = err.Error()
+	}
+	for _, session := range live.Sessions() {
+		stats.Sessions[session.State]++
+	}
+	families, err := live.metrics.registry.Gather()
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), namespace+"_") {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			var labels []string
+			for _, l := range m.GetLabel() {
+				labels = append(labels, l.GetName()+"="+l.GetValue())
+			}
+			name := strings.TrimPrefix(f.GetName(), namespace+"_")
+			if len(labels) > 0 {
+				name += "{" + strings.Join(labels, ",") + "}"
+			}
+			switch {
+			case m.GetCounter() != nil:
+				stats.Counts[name] = m.GetCounter().GetValue()
+			case m.GetGauge() != nil:
+				stats.Counts[name] = m.GetGauge().GetValue()
+			}
+		}
+	}
+	return stats, err
+}
