@@ -165,7 +165,7 @@ func join(id int, server string) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.SetDeadline(time.Now().Add(hang))
+	c.SetDeadline(time.Now().Add(2 * hang)) // who is idle is so for a while
 	m := &member{id, c, bufio.NewReaderSize(c, 256)}
 	if _, err := m.hear("220"); err != nil {
 		return nil, err
