@@ -62,8 +62,8 @@ type Transfer struct {
 	pace      func(net.Conn)
 	committed bool // of the caller's goroutine
 	bytes     atomic.Int64
-	err       error // see copied
-	delivery  error // of the receiver's close; set before closed is closed
+	err       error        // see copied
+	delivery  error        // of the receiver's close; set before closed is closed
 	carried   atomic.Int32 // a Carriage
 
 	mu    sync.Mutex  // guards legs: Reset closes what run has opened
