@@ -90,6 +90,14 @@ const (
 	DirectionUpload   MoveDirection = "upload"
 )
 
+// DirectionOf is that of an upload, or of what is none.
+func DirectionOf(upload bool) MoveDirection {
+	if upload {
+		return DirectionUpload
+	}
+	return DirectionDownload
+}
+
 // TLSState is whether a side is protected.
 type TLSState string
 

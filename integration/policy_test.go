@@ -43,6 +43,16 @@ func (l *lab) fetch(t *testing.T, k *talk, at netip.AddrPort, command string) (r
 	return k.reply(), string(b)
 }
 
+// fetchAnew has a session of its own fetch a file called file, and fails the test if the final reply has another code.
+func (l *lab) fetchAnew(t *testing.T, at netip.AddrPort, code string) {
+	t.Helper()
+	k := l.logIn(t, at)
+	defer k.Close()
+	if reply, _ := l.fetch(t, k, at, "RETR file"); reply[:3] != code {
+		t.Errorf("%q, not %s", reply, code)
+	}
+}
+
 // start says a command that has a data connection, and returns that and the first reply.
 func (l *lab) start(t *testing.T, k *talk, at netip.AddrPort, command string) (data net.Conn, reply string) {
 	t.Helper()

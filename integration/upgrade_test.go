@@ -272,11 +272,7 @@ func TestUpgradeFails(t *testing.T) {
 	at := s.AddrPort(v4)
 	fetch := func(code string) {
 		t.Helper()
-		k := l.logIn(t, at)
-		defer k.Close()
-		if reply, _ := l.fetch(t, k, at, "RETR file"); reply[:3] != code {
-			t.Errorf("%q, not %s", reply, code)
-		}
+		l.fetchAnew(t, at, code)
 	}
 	fetch("226")
 	g.configure(config + "limits: {sesions: 5}\n")

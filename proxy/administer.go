@@ -10,50 +10,47 @@ import (
 	"ftpalg/proxy/admin"
 )
 
-// administered is a Proxy as package admin sees it.
-type administered struct{ *Proxy }
-
-// Administered is the Proxy as an administrator sees it.
-func (p *Proxy) Administered() admin.Gateway { return administered{p} }
+// A Proxy is what is administered.
+var _ admin.Gateway = (*Proxy)(nil)
 
 // Live implements admin.Gateway.
-func (a administered) Live() *admin.Live { return a.live }
+func (p *Proxy) Live() *admin.Live { return p.live }
 
-// Able implements admin.Gateway.
-func (a administered) Able() error {
-	a.mu.Lock()
-	retired, draining := a.retired, a.ctx.Err() != nil
-	a.mu.Unlock()
+// Ready implements admin.Gateway.
+func (p *Proxy) Ready() error {
+	p.mu.Lock()
+	retired, draining := p.retired, p.ctx.Err() != nil
+	p.mu.Unlock()
 	switch {
 	case retired:
 		return errors.New("the next process serves")
 	case draining:
 		return errors.New("draining")
 	}
-	return a.Proxy.Able()
+	return p.Able()
 }
 
 // Addresses implements admin.Gateway.
-func (a administered) Addresses() []netip.AddrPort { return a.addresses() }
+func (p *Proxy) Addresses() []netip.AddrPort { return p.addresses() }
 
 // Pending implements admin.Gateway.
-func (a administered) Pending() int {
-	a.counts.mu.Lock()
-	defer a.counts.mu.Unlock()
-	return a.counts.listeners
+func (p *Proxy) Pending() int {
+	p.counts.mu.Lock()
+	defer p.counts.mu.Unlock()
+	return p.counts.listeners
 }
 
 // Audited implements admin.Gateway.
-func (a administered) Audited() (written, lost uint64) {
-	if log := a.audit.Load(); log != nil {
+func (p *Proxy) Audited() (written, lost uint64) {
+	if log := p.audit.Load(); log != nil {
 		return log.Stats()
 	}
 	return 0, 0
 }
 
 // Rules implements admin.Gateway.
-func (a administered) Rules() []admin.Rule {
-	g := a.regime.Load()
+func (p *Proxy) Rules() []admin.Rule {
+	g := p.regime.Load()
 	rules := []admin.Rule{}
 	for _, c := range g.set.Counts() {
 		r := admin.Rule{Action: string(g.byDefault), Decided: c.N}
@@ -66,10 +63,10 @@ func (a administered) Rules() []admin.Rule {
 }
 
 // Configuration implements admin.Gateway.
-func (a administered) Configuration() []byte {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.cfg.YAML()
+func (p *Proxy) Configuration() []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cfg.YAML()
 }
 
 // killPatience is how long a session that is to end may take to say goodbye, before its connections are closed.

@@ -174,7 +174,13 @@ func (v *policing) Enter(user string) *control.Refusal {
 }
 
 // Begins implements control.Policy.
-func (v *policing) Begins(e control.Transferring) *control.Refusal { return v.record.begins(e) }
+func (v *policing) Begins(e control.Transferring) *control.Refusal {
+	if r := v.record.begins(e); r != nil {
+		return r
+	}
+	v.record.entry.Begins(e)
+	return nil
+}
 
 // reenter counts the session by the quotas of a reload. One that would not be let in any more is not thrown out, but moves nothing more.
 func (v *policing) reenter() {
@@ -271,7 +277,7 @@ func (v *policing) Admit(r *control.Request) control.Ruling {
 		return ruling
 	}
 	if v.holder != nil {
-		flow, over := v.holder.Begin(directionOf(r.Direction == dataconn.Upload), r.Class != control.List)
+		flow, over := v.holder.Begin(config.DirectionOf(r.Direction == dataconn.Upload), r.Class != control.List)
 		if over != nil {
 			ruling.Refusal = overQuota(over)
 			return ruling

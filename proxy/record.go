@@ -97,15 +97,13 @@ func (r *recorder) audit() *audit.Log {
 func (r *recorder) begins(e control.Transferring) *control.Refusal {
 	log := r.audit()
 	if log == nil {
-		r.entry.Begins(e)
 		return nil
 	}
 	a := r.event(audit.TransferStart)
-	a.Verb, a.Path, a.Resolved, a.Direction, a.Offset, a.Rule = e.Verb, e.Path, e.Resolved, string(directionOf(e.Upload)), e.Offset, e.Rule
+	a.Verb, a.Path, a.Resolved, a.Direction, a.Offset, a.Rule = e.Verb, e.Path, e.Resolved, string(config.DirectionOf(e.Upload)), e.Offset, e.Rule
 	if !log.RecordNow(a, flushPatience) && r.n.cfg.Audit.OnFull == config.OnFullRefuse {
 		return unrecorded(451, audit.ErrFull)
 	}
-	r.entry.Begins(e)
 	return nil
 }
 
@@ -186,7 +184,7 @@ func (r *recorder) deny(log *audit.Log, refusal *control.Refusal, more func(*aud
 
 func (r *recorder) transferred(e control.Transferred) audit.Event {
 	a := r.event(audit.Transfer)
-	a.Verb, a.Path, a.Resolved, a.Direction, a.Offset, a.Rule, a.ASCII = e.Verb, e.Path, e.Resolved, string(directionOf(e.Upload)), e.Offset, e.Rule, e.ASCII
+	a.Verb, a.Path, a.Resolved, a.Direction, a.Offset, a.Rule, a.ASCII = e.Verb, e.Path, e.Resolved, string(config.DirectionOf(e.Upload)), e.Offset, e.Rule, e.ASCII
 	seconds := e.Duration.Seconds()
 	a.Bytes, a.Seconds, a.Carriage, a.Code, a.Reply = &e.Bytes, &seconds, e.Carried, e.Code, e.Text
 	a.SHA256 = r.policing.digest()
@@ -244,13 +242,6 @@ func (r *recorder) turnAway(refusal *control.Refusal) {
 	if log := r.p.audit.Load(); log != nil {
 		r.deny(log, refusal, nil)
 	}
-}
-
-func directionOf(upload bool) config.MoveDirection {
-	if upload {
-		return config.DirectionUpload
-	}
-	return config.DirectionDownload
 }
 
 func outcomeOf(ok bool) string {

@@ -67,8 +67,8 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 		log.Warn(line)
 	}
 	s.proxy = p
-	s.admin = admin.New(p.Administered(), admin.Orders{Reload: s.reload, Drain: sync.OnceFunc(func() { signals <- syscall.SIGTERM }), Level: level}, proxy.Version(), log)
-	p.Administered().Live().Metrics().Reloaded(true, nil)
+	s.admin = admin.New(p, admin.Orders{Reload: s.reload, Drain: sync.OnceFunc(func() { signals <- syscall.SIGTERM }), Level: level}, proxy.Version(), log)
+	p.Live().Metrics().Reloaded(true, nil)
 	defer s.admin.Close()
 	if before == nil {
 		if err := s.admin.Adopt(cfg); err != nil {
@@ -83,7 +83,7 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 	for {
 		sig, successor := after.await(signals, p, log)
 		if successor != nil {
-			s.admin.Close() // the next process answers
+			s.admin.Close() // the next process answers from now on
 			return retire(p, super, successor, signals, log)
 		}
 		if sig == syscall.SIGUSR1 {
@@ -95,7 +95,7 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 			continue
 		}
 		if sig != syscall.SIGHUP {
-			log.Info("draining: no new sessions, transfers may finish; the same signal again ends them", "signal", sig.String(), "for", cfg.Timeouts.Drain.String())
+			log.Info("draining: no new sessions, transfers may finish; the same signal again ends them", "signal", sig.String(), "for", s.inForce().Timeouts.Drain.String())
 			break
 		}
 		s.reload()
@@ -142,6 +142,12 @@ type service struct {
 	cfg *config.Config // in force
 }
 
+func (s *service) inForce() *config.Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cfg
+}
+
 // reload reads the configuration again. If it is wrong the old one stays in force, and the error says why.
 func (s *service) reload() error {
 	s.mu.Lock()
@@ -152,7 +158,7 @@ func (s *service) reload() error {
 		err = s.proxy.Reload(next)
 	}
 	s.super.reloaded(s.proxy, err)
-	s.proxy.Administered().Live().Metrics().Reloaded(false, err)
+	s.proxy.Live().Metrics().Reloaded(false, err)
 	if err != nil {
 		s.log.Error("the configuration is not reloaded; the old one stays in force", "error", err)
 		return err

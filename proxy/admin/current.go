@@ -32,25 +32,13 @@ func (c *current) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *current) Collect(ch chan<- prometheus.Metric) {
-	type key struct {
-		listener string
-		state    State
-	}
-	sessions := map[key]int{}
-	for _, e := range c.gateway.Live().all() {
-		e.mu.Lock()
-		listener, state := e.s.Listener, e.state()
-		e.mu.Unlock()
-		for _, s := range states {
-			sessions[key{listener, s}] += 0 // a state that is left is 0 and not gone
+	for listener, n := range c.gateway.Live().tally() {
+		for state, n := range n {
+			ch <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, float64(n), listener, string(state))
 		}
-		sessions[key{listener, state}]++
-	}
-	for k, n := range sessions {
-		ch <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, float64(n), k.listener, string(k.state))
 	}
 	ready := 0.0
-	if c.gateway.Able() == nil {
+	if c.gateway.Ready() == nil {
 		ready = 1
 	}
 	ch <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, ready)

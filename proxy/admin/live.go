@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"ftpalg/config"
 	"ftpalg/control"
 	"ftpalg/dataconn"
 )
@@ -51,12 +52,12 @@ type Session struct {
 
 // Transfer is one that runs.
 type Transfer struct {
-	Verb      string    `json:"verb"`
-	Path      string    `json:"path,omitempty"` // resolved, or as the client gave it if that is not known
-	Direction string    `json:"direction"`      // download, upload
-	Bytes     int64     `json:"bytes"`
-	Carriage  string    `json:"carriage,omitempty"` // empty: its connections are not there yet
-	Since     time.Time `json:"since"`
+	Verb      string               `json:"verb"`
+	Path      string               `json:"path,omitempty"` // resolved, or as the client gave it if that is not known
+	Direction config.MoveDirection `json:"direction"`
+	Bytes     int64                `json:"bytes"`
+	Carriage  string               `json:"carriage,omitempty"` // empty: its connections are not there yet
+	Since     time.Time            `json:"since"`
 }
 
 // Command is one that is over.
@@ -122,7 +123,7 @@ func (e *Entry) Begins(t control.Transferring) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.data, e.counted = t.Data, 0
-	e.s.Transfer = &Transfer{Verb: t.Verb, Path: cmp.Or(t.Resolved, t.Path), Direction: directionOf(t.Upload), Since: time.Now()}
+	e.s.Transfer = &Transfer{Verb: t.Verb, Path: cmp.Or(t.Resolved, t.Path), Direction: config.DirectionOf(t.Upload), Since: time.Now()}
 }
 
 // Observe hears what happens in the session.
@@ -167,20 +168,13 @@ func (e *Entry) Observe(event control.Event) {
 	}
 }
 
-func directionOf(upload bool) string {
-	if upload {
-		return "upload"
-	}
-	return "download"
-}
-
 // count counts the bytes that have moved since the last time. e.mu is held.
 func (e *Entry) count() {
 	if e.data == nil {
 		return
 	}
 	if n := e.data.Bytes(); n > e.counted {
-		e.live.metrics.moved(e.s.Listener, e.s.Transfer.Direction, e.data.Carried().String(), n-e.counted)
+		e.live.metrics.moved(e.s.Listener, string(e.s.Transfer.Direction), e.data.Carried().String(), n-e.counted)
 		e.counted = n
 	}
 }
@@ -210,7 +204,7 @@ func (e *Entry) look(commands bool) Session {
 		t := *e.s.Transfer
 		t.Bytes, t.Carriage = e.data.Bytes(), e.data.Carried().String()
 		s.Transfer = &t
-		if t.Direction == directionOf(true) {
+		if t.Direction == config.DirectionUpload {
 			s.Uploaded += t.Bytes
 		} else {
 			s.Downloaded += t.Bytes
@@ -237,6 +231,24 @@ func (l *Live) all() []*Entry {
 		es = append(es, e)
 	}
 	return es
+}
+
+// tally is how many sessions of each listener are at what. A state that all have left is 0 and not gone.
+func (l *Live) tally() map[string]map[State]int {
+	n := map[string]map[State]int{}
+	for _, e := range l.all() {
+		e.mu.Lock()
+		listener, state := e.s.Listener, e.state()
+		e.mu.Unlock()
+		if n[listener] == nil {
+			n[listener] = map[State]int{}
+			for _, s := range states {
+				n[listener][s] = 0
+			}
+		}
+		n[listener][state]++
+	}
+	return n
 }
 
 // Sessions are those that run, the oldest first.

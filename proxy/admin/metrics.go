@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"ftpalg/config"
 	"ftpalg/control"
 	"ftpalg/dataconn"
 	"ftpalg/tlsmitm"
@@ -19,31 +20,30 @@ import (
 type Metrics struct {
 	registry *prometheus.Registry
 
-	started       *prometheus.CounterVec   // listener
-	ended         *prometheus.CounterVec   // listener, reason
-	duration      *prometheus.HistogramVec // listener
-	logins        *prometheus.CounterVec   // listener, outcome
-	proxyLogins   *prometheus.CounterVec   // listener, outcome
-	commands      *prometheus.CounterVec   // class, reply
-	commandTime   *prometheus.HistogramVec // class
-	transfers     *prometheus.CounterVec   // listener, direction, carriage, outcome
-	bytes         *prometheus.CounterVec   // listener, direction, carriage
-	transferTime  *prometheus.HistogramVec // direction
-	refusals      *prometheus.CounterVec   // rule
-	dropped       prometheus.Counter
-	tls           *prometheus.CounterVec // connection, side, version, resumed
-	unverified    prometheus.Counter
-	turnedAway    *prometheus.CounterVec // listener, rule
-	acceptErrors  *prometheus.CounterVec // listener
-	reloads       *prometheus.CounterVec // outcome
-	reloadOK      prometheus.Gauge
-	reloadedAt    prometheus.Gauge
-	rules         boundedLabels
-	lastReloadErr struct {
-		sync.Mutex
-		at   time.Time
-		text string
-	}
+	started      *prometheus.CounterVec   // listener
+	ended        *prometheus.CounterVec   // listener, reason
+	duration     *prometheus.HistogramVec // listener
+	logins       *prometheus.CounterVec   // listener, outcome
+	proxyLogins  *prometheus.CounterVec   // listener, outcome
+	commands     *prometheus.CounterVec   // class, reply
+	commandTime  *prometheus.HistogramVec // class
+	transfers    *prometheus.CounterVec   // listener, direction, carriage, outcome
+	bytes        *prometheus.CounterVec   // listener, direction, carriage
+	transferTime *prometheus.HistogramVec // direction
+	refusals     *prometheus.CounterVec   // rule
+	dropped      prometheus.Counter
+	tls          *prometheus.CounterVec // connection, side, version, resumed
+	unverified   prometheus.Counter
+	turnedAway   *prometheus.CounterVec // listener, rule
+	acceptErrors *prometheus.CounterVec // listener
+	reloads      *prometheus.CounterVec // outcome
+	reloadOK     prometheus.Gauge
+	reloadedAt   prometheus.Gauge
+	rules        boundedLabels
+
+	mu     sync.Mutex
+	readAt time.Time // when the configuration in force was read
+	wrong  string    // with one that was read since; empty: nothing
 }
 
 // boundedLabels lets through so many different values of a label, and calls all others "other". Names of rules are the configuration's,
@@ -139,7 +139,7 @@ func (m *Metrics) observe(listener string, event control.Event) {
 		if v.Err != nil {
 			outcome = "broken"
 		}
-		direction := directionOf(v.Upload)
+		direction := string(config.DirectionOf(v.Upload))
 		m.transfers.WithLabelValues(listener, direction, carriageOf(v.Carried), outcome).Inc()
 		m.transferTime.WithLabelValues(direction).Observe(v.Duration.Seconds())
 		for side, facts := range v.TLS {
@@ -173,23 +173,23 @@ func (m *Metrics) Reloaded(first bool, err error) {
 	if !first {
 		m.reloads.WithLabelValues(outcomeOf(err == nil)).Inc()
 	}
-	m.lastReloadErr.Lock()
-	defer m.lastReloadErr.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if err != nil {
-		m.lastReloadErr.text = err.Error()
+		m.wrong = err.Error()
 		m.reloadOK.Set(0)
 		return
 	}
-	m.lastReloadErr.at, m.lastReloadErr.text = time.Now(), ""
+	m.readAt, m.wrong = time.Now(), ""
 	m.reloadOK.Set(1)
 	m.reloadedAt.SetToCurrentTime()
 }
 
 // lastReload is when the configuration in force was read, and what was wrong with one read since.
 func (m *Metrics) lastReload() (at time.Time, wrong string) {
-	m.lastReloadErr.Lock()
-	defer m.lastReloadErr.Unlock()
-	return m.lastReloadErr.at, m.lastReloadErr.text
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.readAt, m.wrong
 }
 
 func (m *Metrics) refused(r *control.Refusal) { m.refusals.WithLabelValues(m.ruleOf(r)).Inc() }

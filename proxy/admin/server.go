@@ -26,8 +26,8 @@ import (
 // Gateway is what is administered.
 type Gateway interface {
 	Live() *Live
-	// Able is nil if the gateway serves: it listens, and does not drain.
-	Able() error
+	// Ready is nil if the gateway takes new sessions: it listens, and does not drain.
+	Ready() error
 	Addresses() []netip.AddrPort // of its control listeners
 	Pending() int                // data connections that are being waited for
 	Audited() (written, lost uint64)
@@ -74,8 +74,7 @@ type Server struct {
 	started time.Time
 
 	mu      sync.Mutex
-	admin   config.Admin
-	metrics config.Metrics
+	metrics config.Metrics // where scraped listens
 	socket  *socket
 	scraped *http.Server // nil: there are no metrics
 	closed  bool
@@ -97,7 +96,7 @@ func (s *Server) Adopt(cfg *config.Config) error {
 	}
 	var faults []error
 	switch {
-	case s.socket != nil && cfg.Admin.Socket == s.admin.Socket:
+	case s.socket != nil && s.socket.path == string(cfg.Admin.Socket):
 		s.socket.adopt(cfg.Admin)
 	case cfg.Admin.Socket == "":
 		s.socket.close()
@@ -111,8 +110,7 @@ func (s *Server) Adopt(cfg *config.Config) error {
 		s.socket.close()
 		s.socket = next
 	}
-	s.admin = cfg.Admin
-	if cfg.Metrics != s.metrics || s.scraped == nil && cfg.Metrics.Address.IsValid() {
+	if cfg.Metrics != s.metrics {
 		next, err := s.openMetrics(cfg.Metrics)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("metrics.address: %w", err))
@@ -143,8 +141,8 @@ func (s *Server) newHTTP(h http.Handler) *http.Server {
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
 }
 
-// openMetrics serves counts. The port is shared with the process before us, or after us, which is the same user's: an upgrade has no
-// moment without.
+// openMetrics serves counts. The port may be shared with the same user's processes, of which the one before us may not have let go of
+// it yet.
 func (s *Server) openMetrics(m config.Metrics) (*http.Server, error) {
 	if !m.Address.IsValid() {
 		return nil, nil
@@ -163,7 +161,7 @@ func (s *Server) openMetrics(m config.Metrics) (*http.Server, error) {
 	mux.Handle("GET /metrics", s.scrape())
 	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "healthy") })
 	mux.HandleFunc("GET /-/ready", func(w http.ResponseWriter, _ *http.Request) {
-		if err := s.gateway.Able(); err != nil {
+		if err := s.gateway.Ready(); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
@@ -200,8 +198,8 @@ type socket struct {
 	path string
 	file os.FileInfo
 
-	mu              sync.Mutex
-	readers, writer []config.Peer
+	mu               sync.Mutex
+	readers, writers []config.Peer
 }
 
 // rights are what a peer may.
@@ -222,7 +220,7 @@ func (s *Server) openSocket(a config.Admin) (*socket, error) {
 	if at, err := os.Lstat(path); err == nil && at.Mode()&fs.ModeSocket == 0 {
 		return nil, fmt.Errorf("%s is there, and no socket: remove it, or choose another path", path)
 	}
-	// It is made beside its place and moved there: whoever asks meanwhile is answered by the one before.
+	// It is made beside its place and moved there, so that what is at the path always answers, or has ended.
 	beside := fmt.Sprintf("%s.%d", path, os.Getpid())
 	os.Remove(beside)
 	l, err := net.Listen("unix", beside)
@@ -258,7 +256,7 @@ func (s *Server) openSocket(a config.Admin) (*socket, error) {
 func (k *socket) adopt(a config.Admin) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.readers, k.writer = a.Readers, a.Writers
+	k.readers, k.writers = a.Readers, a.Writers
 }
 
 // close stops listening, and removes the socket unless another process has put its own there.
@@ -282,7 +280,7 @@ func (k *socket) rightsOf(c net.Conn, log *slog.Logger) rights {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
-	case p.uid == 0 || p.uid == uint32(os.Geteuid()) || p.is(k.writer):
+	case p.uid == 0 || p.uid == uint32(os.Geteuid()) || p.is(k.writers):
 		return writes
 	case p.is(k.readers):
 		return reads
@@ -376,12 +374,16 @@ func (s *Server) stats() (*Stats, error) {
 	at, wrong := live.metrics.lastReload()
 	stats := &Stats{Version: s.version, PID: os.Getpid(), Started: s.started, Configured: at, ConfigError: wrong, Level: s.orders.Level.Level().String(),
 		Listeners: s.gateway.Addresses(), Sessions: map[State]int{}, Rules: s.gateway.Rules(), Counts: map[string]float64{}}
-	err := s.gateway.Able()
+	err := s.gateway.Ready()
 	if stats.Serving = err == nil; err != nil {
 		stats.NotServing = err.Error()
 	}
-	for _, session := range live.Sessions() {
-		stats.Sessions[session.State]++
+	for _, n := range live.tally() {
+		for state, n := range n {
+			if n > 0 {
+				stats.Sessions[state] += n
+			}
+		}
 	}
 	families, err := live.metrics.registry.Gather()
 	for _, f := range families {

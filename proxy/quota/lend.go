@@ -27,14 +27,7 @@ func (s *Store) Lend() error {
 	}
 	s.mu.Unlock()
 	// What is counted between these two lines is counted twice, and so not given away.
-	err := s.save()
-	if s.db != nil {
-		if e := s.db.Close(); err == nil {
-			err = e
-		}
-		s.db = nil
-	}
-	return err
+	return s.letGo()
 }
 
 // Regain has the file kept again, since the borrower has ended. The file is opened when something is to be written.

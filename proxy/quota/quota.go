@@ -129,11 +129,17 @@ func (s *Store) Close() error {
 	}
 	close(s.stop)
 	s.done.Wait()
+	return s.letGo()
+}
+
+// letGo writes what has not been written and closes the file. run has ended.
+func (s *Store) letGo() error {
 	err := s.save()
 	if s.db != nil {
 		if e := s.db.Close(); err == nil {
 			err = e
 		}
+		s.db = nil
 	}
 	return err
 }
