@@ -30,7 +30,7 @@ func FuzzInStep(f *testing.F) {
 // The operations of a script; see honest.step.
 var stepSeeds = []string{
 	"PssdaRaaceP", "PssdaSauuecP", "PssdRaarP", "PssdaSaurtaP", "PsdRxaaaP", "PssdaRNSaaaeacP", "PsRattttTaP", "PssdaRaAaaP", "CsCsCs",
-	"PsPsdaSaueaaCs", "PssdaRaQaaa",
+	"PsPsdaSaueaaCs", "PssdaRaQaaa", "PadrSaTl",
 }
 
 // honest is a pair of peers that mean well.

@@ -487,8 +487,13 @@ func (s *Session) afterUrgent(t *running) error {
 			return serverErr(err)
 		}
 		if s.owed > 0 && reply.Code != 421 {
-			// The transfer's, to which we have answered already.
-			if !reply.Preliminary() {
+			// The transfer's, to which we have answered already, if the server does not answer in the midst of it.
+			switch {
+			case t.answered(reply):
+				if err := s.say(reply); err != nil {
+					return err
+				}
+			case !reply.Preliminary():
 				s.owed--
 			}
 			continue
