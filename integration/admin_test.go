@@ -114,6 +114,14 @@ func TestAdmin(t *testing.T) {
 					t.Errorf("not in the metrics: %s", want)
 				}
 			}
+			// Another gateway does not take the socket from this one, unasked.
+			said = l.fails("second", l.Firewall.Command, fmt.Sprintf("listeners: [{mode: explicit, address: '127.0.0.1:2199'}]\nadmin: {socket: %s}\n", socket))
+			if !strings.Contains(said, fmt.Sprintf("admin.socket: process %d answers at %s", g.pid(), socket)) {
+				t.Errorf("a second gateway with the same socket says: %s", said)
+			}
+			if _, err := asks.Stats(t.Context()); err != nil {
+				t.Errorf("after a second gateway came: %v", err)
+			}
 			g.Stop()
 			if _, err := os.Lstat(socket); err == nil {
 				t.Error("the socket is left")

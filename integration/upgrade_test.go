@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ftpalg/proxy/admin"
 )
 
 // A service is a gateway whose place other processes take.
@@ -115,7 +117,8 @@ func TestUpgradeUnderLoad(t *testing.T) {
 		t.Run(how.name, func(t *testing.T) {
 			l := newLab(t)
 			var root, own *authority
-			config := how.config + "limits: {sessions_per_client: 1000}\n"
+			socket := filepath.Join(l.Dir, "admin.sock")
+			config := how.config + "limits: {sessions_per_client: 1000}\nadmin: {socket: " + socket + "}\n"
 			var args []string
 			if how.name == "tls" {
 				root, own = l.newAuthority("server-root"), l.newAuthority("gateway")
@@ -165,6 +168,18 @@ func TestUpgradeUnderLoad(t *testing.T) {
 					}
 				})
 			}
+			// Somebody answers administrators all the time, at last the next process.
+			answered := 0
+			clients.Go(func() {
+				for asks := admin.NewClient(socket); !over.Load(); time.Sleep(time.Millisecond) {
+					stats, err := asks.Stats(t.Context())
+					if err != nil {
+						t.Errorf("administration in an upgrade: %v", err)
+						return
+					}
+					answered = stats.PID
+				}
+			})
 			var long sync.WaitGroup
 			slow := func(i int) {
 				to := filepath.Join(l.Dir, fmt.Sprintf("big-%d", i))
@@ -190,6 +205,9 @@ func TestUpgradeUnderLoad(t *testing.T) {
 			over.Store(true)
 			clients.Wait()
 			long.Wait()
+			if answered != g.now {
+				t.Errorf("process %d answers administrators, and the service is %d", answered, g.now)
+			}
 			g.end()
 			if line := g.logged("outcome=broken"); line != "" {
 				t.Errorf("not all is well: %s", line)

@@ -83,7 +83,7 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 	for {
 		sig, successor := after.await(signals, p, log)
 		if successor != nil {
-			s.admin.Close() // the next process answers from now on
+			s.admin.Retire()
 			return retire(p, super, successor, signals, log)
 		}
 		if sig == syscall.SIGUSR1 {

@@ -14,10 +14,11 @@ import (
 
 // peer is who is at the other end of a Unix socket.
 type peer struct {
+	pid      int
 	uid, gid uint32
 }
 
-// peerOf is who has made a connection, by the kernel's word (SO_PEERCRED).
+// peerOf is who is at the other end of a connection, by the kernel's word (SO_PEERCRED).
 func peerOf(c net.Conn) (peer, error) {
 	raw, err := c.(*net.UnixConn).SyscallConn()
 	if err != nil {
@@ -30,7 +31,7 @@ func peerOf(c net.Conn) (peer, error) {
 	if err != nil {
 		return peer{}, err
 	}
-	return peer{ucred.Uid, ucred.Gid}, nil
+	return peer{int(ucred.Pid), ucred.Uid, ucred.Gid}, nil
 }
 
 // is reports whether the peer is one of those, by the names and groups that this machine has now.

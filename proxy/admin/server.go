@@ -124,6 +124,16 @@ func (s *Server) Adopt(cfg *config.Config) error {
 	return errors.Join(faults...)
 }
 
+// Retire leaves the field to the next process, as far as it cannot have it while we do: a scrape must be its own. The socket it puts its
+// own in place of, when it takes over; until then ours answers.
+func (s *Server) Retire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.scraped != nil {
+		s.scraped.Close()
+	}
+}
+
 // Close stops listening. Who is being answered hears no more.
 func (s *Server) Close() {
 	s.mu.Lock()
@@ -214,11 +224,19 @@ const (
 // rightsKey is that of a connection's rights in its context.
 type rightsKey struct{}
 
-// openSocket listens at a path. A socket that nobody listens at any more is replaced, and so is that of the process before us.
+// openSocket listens at a path. A socket that nobody listens at any more is replaced, and so is that of the process before us, whose
+// child we are; but never that of another gateway, which its administrators would no longer reach.
 func (s *Server) openSocket(a config.Admin) (*socket, error) {
 	path := string(a.Socket)
 	if at, err := os.Lstat(path); err == nil && at.Mode()&fs.ModeSocket == 0 {
 		return nil, fmt.Errorf("%s is there, and no socket: remove it, or choose another path", path)
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		p, err := peerOf(c)
+		c.Close()
+		if err == nil && p.pid != os.Getppid() {
+			return nil, fmt.Errorf("process %d answers at %s: end it, or choose another path", p.pid, path)
+		}
 	}
 	// It is made beside its place and moved there, so that what is at the path always answers, or has ended.
 	beside := fmt.Sprintf("%s.%d", path, os.Getpid())
