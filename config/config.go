@@ -49,6 +49,16 @@ const (
 	PathSplice DataPath = "splice" // we, by splice(2)
 )
 
+// Firewall says what becomes of the rules and routes that the listeners need.
+type Firewall string
+
+// The ways of dealing with rules and routes.
+const (
+	FirewallReport Firewall = "report" // say what is missing
+	FirewallApply  Firewall = "apply"  // put them in force, and again if somebody takes them away
+	FirewallIgnore Firewall = "ignore" // they are not looked at
+)
+
 // Unknown says what becomes of a command that ftpalg's table does not have.
 type Unknown string
 
@@ -110,6 +120,7 @@ type Config struct {
 	RouteTable int `yaml:"route_table"`
 	// LogGroup is the NFLOG group by which the kernel tells of connections that it carries, 1 to 65535.
 	LogGroup int      `yaml:"log_group"`
+	Firewall Firewall `yaml:"firewall"`
 	Timeouts Timeouts `yaml:"timeouts"`
 	Limits   Limits   `yaml:"limits"`
 	Log      Log      `yaml:"log"`

@@ -22,6 +22,7 @@ func Default() *Config {
 		DivertMark: 0x0f7a0002,
 		RouteTable: 3990,
 		LogGroup:   3990,
+		Firewall:   FirewallReport,
 		Timeouts: Timeouts{
 			Connect:      15 * time.Second,
 			TLSHandshake: 15 * time.Second,

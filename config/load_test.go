@@ -58,7 +58,7 @@ func TestNoFile(t *testing.T) {
 		Accounts: Accounts{LDAP: LDAP{Timeout: 10 * time.Second}, Failures: 10, Window: 15 * time.Minute, Ban: 15 * time.Minute},
 		Policy:   Policy{Default: PolicyAllow, AskDirectory: true, TimeZone: "Local"},
 		Audit:    Audit{Queue: 8192, OnFull: OnFullDrop},
-		Mark:     0x0f7a0001, DivertMark: 0x0f7a0002, RouteTable: 3990, LogGroup: 3990,
+		Mark:     0x0f7a0001, DivertMark: 0x0f7a0002, RouteTable: 3990, LogGroup: 3990, Firewall: FirewallReport,
 		Timeouts: Timeouts{Connect: 15 * time.Second, TLSHandshake: 15 * time.Second, Login: 2 * time.Minute,
 			Idle: 10 * time.Minute, Reply: 2 * time.Minute, DataSetup: 30 * time.Second, DataIdle: 2 * time.Minute, Abort: time.Second, Drain: 30 * time.Second},
 		Limits: Limits{Sessions: 10000, SessionsPerClient: 256, SessionsInLogin: 1000, DataListeners: 4096, Line: 4096,
@@ -174,6 +174,7 @@ mark: 5
 divert_mark: 0xFFFFFFFF
 route_table: 2147483647
 log_group: 65535
+firewall: apply
 timeouts: {idle: 1h}
 limits: {line: 1MB, reply_bytes: 1MiB}
 log: {format: json, level: debug}
@@ -224,6 +225,7 @@ log: {format: json, level: debug}
 	}
 	want.TLS = TLS{AuthorityCert: "/tls/ca.pem", AuthorityKey: "/tls/ca.key", ServerRoots: "/tls/roots #1.pem"}
 	want.Mark, want.DivertMark, want.RouteTable, want.LogGroup = 5, 0xffffffff, 1<<31-1, 65535
+	want.Firewall = FirewallApply
 	want.Timeouts.Idle = time.Hour
 	want.Limits.Line, want.Limits.ReplyBytes = 1e6, 1<<20
 	want.Log = Log{Format: "json", Level: "debug"}
@@ -265,6 +267,8 @@ func TestPrecedence(t *testing.T) {
 			return []string{"block", "refuse", "drop"}[layer]
 		case "mark":
 			return fmt.Sprint(10 + layer)
+		case "firewall":
+			return []string{"apply", "ignore", "apply"}[layer]
 		case "metrics.address":
 			return fmt.Sprintf("127.0.0.1:%d", 9700+layer)
 		case "accounts.ldap.url":

@@ -353,6 +353,11 @@ var meanings = []meaning{
 		text: "NFLOG group by which the kernel tells ftpalg of the data connections that it carries, 1 to 65535. No other " +
 			"program may read it."},
 
+	{key: "firewall",
+		text: "The rules and routes that `ftpalg rules` prints. report: the log says what is missing, at the start and when somebody takes it " +
+			"away (nft flush ruleset). apply: ftpalg puts them in force at the start and at a reload, and again within about a second " +
+			"if they are taken away; they stay when it ends. ignore: they are not looked at, as other rules serve."},
+
 	{key: "timeouts", text: "How long ftpalg waits for its peers. Units: h, m, s, ms."},
 	{key: "timeouts.connect",
 		text: "Connecting to a server, and its greeting. At the end the client gets 421."},

@@ -44,6 +44,7 @@ func (c *Config) check() *checker {
 	k.positive("limits", c.Limits)
 	k.atLeast("limits.line", c.Limits.Line, 512)
 	k.atLeast("limits.reply_bytes", c.Limits.ReplyBytes, 512)
+	oneOf(k, "firewall", c.Firewall, []Firewall{FirewallReport, FirewallApply, FirewallIgnore})
 	oneOf(k, "log.format", c.Log.Format, []string{"text", "json"})
 	oneOf(k, "log.level", c.Log.Level, []string{"debug", "info", "warn", "error"})
 	if len(k.faults) == 0 {

@@ -110,7 +110,7 @@ func after(text []byte, words string) []byte {
 func TestUpgradeUnderLoad(t *testing.T) {
 	need(t, "curl")
 	for _, how := range []struct{ name, config, carried string }{
-		{"kernel", "listeners: [{mode: tproxy, data_path: kernel}]\n", "carried=kernel"},
+		{"kernel", "listeners: [{mode: tproxy, data_path: kernel}]\nfirewall: apply\n", "carried=kernel"},
 		{"splice", "listeners: [{mode: tproxy, data_path: splice}]\n", "carried=splice"},
 		{"tls", "listeners: [{mode: tproxy, data_path: splice, tls: require}]\n", "client_tls"},
 	} {

@@ -48,6 +48,9 @@ func (p *Proxy) Audited() (written, lost uint64) {
 	return 0, 0
 }
 
+// Firewall implements admin.Gateway.
+func (p *Proxy) Firewall() (missing int, mended uint64) { return p.upkeep.state() }
+
 // Rules implements admin.Gateway.
 func (p *Proxy) Rules() []admin.Rule {
 	g := p.regime.Load()

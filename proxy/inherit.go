@@ -213,11 +213,12 @@ func (p *Proxy) HandOver() ([]Socket, error) {
 	return all, nil
 }
 
-// LendBooks lets go of the file of quotas' counts, which only one process can have, for the next one to open. Until Retire or
+// LendBooks lets go of the file of quotas' counts, which only one process can have, for the next one to open, and of the kernel's rules. Until Retire or
 // RegainBooks there is no Reload.
 func (p *Proxy) LendBooks() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.upkeep.pause(true)
 	p.lent = p.quotas.Load()
 	if err := p.lent.Lend(); err != nil {
 		p.log.Error("the counts of quotas are not written for the next process", "error", err)
@@ -228,6 +229,7 @@ func (p *Proxy) LendBooks() {
 func (p *Proxy) RegainBooks() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.upkeep.pause(false)
 	p.lent.Regain()
 	p.lent = nil
 }

@@ -151,6 +151,14 @@ func (s *pinholes) block(l *config.Listener, why error) {
 	s.blocked[l.Name] = time.Now().Add(blockedFor)
 }
 
+// unblock has the kernel tried again: its rules are new.
+func (s *pinholes) unblock() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.blocked)
+	clear(s.faults)
+}
+
 // fault reports that the kernel did not make a pinhole.
 func (s *pinholes) fault(l *config.Listener, err error) {
 	s.mu.Lock()

@@ -5,33 +5,21 @@ import (
 	"slices"
 
 	"ftpalg/config"
-	"ftpalg/proxy/firewall"
 )
 
 // descriptors is what one session holds at the most: two control connections, and a transfer's legs with their pipe.
 const descriptors = 6
 
-// Probe says what a configuration needs of this machine and does not have, one line each with what mends it. What it
-// says is advice: rules may be somebody else's, in a table that we do not read.
+// Probe says what a configuration needs of this process and it does not have, one line each with what mends it. What the kernel
+// lacks, the Proxy says.
 func Probe(cfg *config.Config) []string {
 	var lines []string
-	plan := Plan(cfg)
-	plan.Pinholes, plan.PinholeNAT = false, false // those say for themselves what they lack
-	if err := canBeTransparent(); err != nil && plan.Divert {
+	if err := canBeTransparent(); err != nil && Plan(cfg).Divert {
 		line := fmt.Sprintf("transparent sockets are not permitted (%v): run as root, or grant CAP_NET_ADMIN and CAP_NET_BIND_SERVICE", err)
 		if !slices.ContainsFunc(cfg.Listeners, needsTransparency) {
 			line += "; without them, clients in active mode are called from this machine's own address"
 		}
 		return []string{line}
-	}
-	if plan.Divert || len(plan.Intercepts) > 0 {
-		missing, err := firewall.Missing(plan)
-		if err != nil {
-			lines = append(lines, fmt.Sprintf("cannot read the kernel's rules and routes: %v", err))
-		}
-		for _, m := range missing {
-			lines = append(lines, m.String())
-		}
 	}
 	if files, err := fileLimit(); err == nil && files/descriptors < uint64(cfg.Limits.Sessions) {
 		lines = append(lines, fmt.Sprintf("the limit of %d open files is reached before limits.sessions %d: set LimitNOFILE=%d in the unit, or ulimit -n",

@@ -37,6 +37,7 @@ type Proxy struct {
 	tunnels    tunnels
 	remains    *firewall.TimeWaits
 	guard      *accounts.Guard
+	upkeep     upkeep
 	regime     atomic.Pointer[regime]
 	quotas     atomic.Pointer[quota.Store]
 	audit      atomic.Pointer[audit.Log] // nil: nothing is recorded
@@ -64,7 +65,7 @@ func New(cfg *config.Config, log *slog.Logger) (*Proxy, error) { return NewFrom(
 // NewFrom is New with what the process has inherited, nil if nothing: a listener that has been handed over is not opened.
 func NewFrom(cfg *config.Config, log *slog.Logger, in *Inherited) (*Proxy, error) {
 	p := &Proxy{log: log, resolver: net.DefaultResolver, live: admin.NewLive(), listeners: map[address]*listener{}, conns: map[net.Conn]struct{}{},
-		pinholes: pinholes{log: log}, remains: firewall.NewTimeWaits(), guard: accounts.NewGuard(), allowances: allowances{log: log, ports: map[netip.AddrPort]*allowedPort{}}}
+		pinholes: pinholes{log: log}, upkeep: upkeep{log: log}, remains: firewall.NewTimeWaits(), guard: accounts.NewGuard(), allowances: allowances{log: log, ports: map[netip.AddrPort]*allowedPort{}}}
 	p.ctx, p.drain = context.WithCancel(context.Background())
 	p.alive, p.cut = context.WithCancel(context.Background())
 	p.inherited = inherit(in, log)
@@ -136,6 +137,14 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		p.closeBooks(store, record)
 		return errors.Join(faults...)
 	}
+	if err := p.upkeep.adopt(cfg); err != nil {
+		for _, l := range opened {
+			l.Close()
+		}
+		id.close()
+		p.closeBooks(store, record)
+		return err
+	}
 	if p.identities != nil {
 		p.identities.close()
 	}
@@ -172,6 +181,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		}
 	}
 	p.inherited.settle(cfg, p.log)
+	p.upkeep.begin(p.pinholes.unblock)
 	return errors.Join(faults...)
 }
 
@@ -189,6 +199,7 @@ func (p *Proxy) Drain() {
 	p.loops.Wait()
 	p.sessions.Wait()
 	p.pinholes.close()
+	p.upkeep.end()
 	p.remains.Settle(remainsPatience)
 	p.keepBooks(nil, nil)
 	p.regime.Load().tally(p.log)
@@ -207,6 +218,7 @@ func (p *Proxy) Close() {
 	p.loops.Wait()
 	p.sessions.Wait()
 	p.pinholes.close()
+	p.upkeep.end()
 	p.remains.Settle(remainsPatience)
 	p.keepBooks(nil, nil)
 	p.regime.Load().tally(p.log)

@@ -16,6 +16,8 @@ var (
 	pendingDesc  = describe("data_listeners", "Data connections that are being waited for; limits.data_listeners bounds them.")
 	readyDesc    = describe("ready", "Whether new sessions are taken.")
 	auditDesc    = describe("audit_events_total", "Events of the audit, by what has become of them.", "outcome")
+	missingDesc  = describe("firewall_missing", "Rules, routes and settings of the kernel that are needed and were not there at the last look.")
+	mendedDesc   = describe("firewall_mended_total", "How often rules or routes that somebody had taken away were put in force again.")
 	rulesDesc    = describe("rule_decisions_total", "Commands that each rule of the configuration in force has decided.", "rule", "action")
 )
 
@@ -25,7 +27,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (c *current) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sessionsDesc, pendingDesc, readyDesc, auditDesc, rulesDesc} {
+	for _, d := range []*prometheus.Desc{sessionsDesc, pendingDesc, readyDesc, auditDesc, missingDesc, mendedDesc, rulesDesc} {
 		ch <- d
 	}
 }
@@ -46,6 +48,9 @@ func (c *current) Collect(ch chan<- prometheus.Metric) {
 	written, lost := c.gateway.Audited()
 	ch <- prometheus.MustNewConstMetric(auditDesc, prometheus.CounterValue, float64(written), "written")
 	ch <- prometheus.MustNewConstMetric(auditDesc, prometheus.CounterValue, float64(lost), "lost")
+	missing, mended := c.gateway.Firewall()
+	ch <- prometheus.MustNewConstMetric(missingDesc, prometheus.GaugeValue, float64(missing))
+	ch <- prometheus.MustNewConstMetric(mendedDesc, prometheus.CounterValue, float64(mended))
 	rules := map[Rule]uint64{}
 	for _, r := range c.gateway.Rules() {
 		name := "default"

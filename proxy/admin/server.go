@@ -31,6 +31,8 @@ type Gateway interface {
 	Addresses() []netip.AddrPort // of its control listeners
 	Pending() int                // data connections that are being waited for
 	Audited() (written, lost uint64)
+	// Firewall is how many of the kernel's rules, routes and settings were missing at the last look, and how often they were mended.
+	Firewall() (missing int, mended uint64)
 	Rules() []Rule         // of the configuration in force, in order
 	Configuration() []byte // in force, as YAML; secrets are in files, whose names it has
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -188,8 +189,11 @@ func TestMissing(t *testing.T) {
 			mustApply(t, p)
 			sh(t, test.do)
 			faults, err := Missing(p)
-			if diff := cmp.Diff([]Fault{{test.missing, test.mend}}, faults); err != nil || diff != "" {
+			if diff := cmp.Diff([]Fault{{Missing: test.missing, Mend: test.mend, Setting: test.name == "setting in the way"}}, faults); err != nil || diff != "" {
 				t.Errorf("Missing: %v (-want +got)\n%s", err, diff)
+			}
+			if is, err := InForce(p); err != nil || is != (test.name == "setting in the way") {
+				t.Errorf("InForce = %v, %v", is, err)
 			}
 			if test.name == "unicast route" {
 				return // Apply and the command refuse to replace it
@@ -219,7 +223,7 @@ func TestMissingRule(t *testing.T) {
 				}
 			}
 			sh(t, fmt.Sprintf("nft delete rule inet ftpalg %s handle %s", c.name, handles[n]))
-			want := []Fault{{fmt.Sprintf("rule %q in chain %s of table inet ftpalg", r, c.name), "ftpalg rules --apply"}}
+			want := []Fault{{Missing: fmt.Sprintf("rule %q in chain %s of table inet ftpalg", r, c.name), Mend: "ftpalg rules --apply"}}
 			faults, err := Missing(p)
 			if diff := cmp.Diff(want, faults); err != nil || diff != "" {
 				t.Errorf("Missing: %v (-want +got)\n%s", err, diff)
@@ -246,11 +250,68 @@ func TestMissingTolerates(t *testing.T) {
 		ip -4 rule del fwmark 0x67 table 102
 		ip -4 rule add fwmark 0x67 table 102`)
 	nothingMissing(t, p)
+	if is, err := InForce(p); is || err != nil {
+		t.Errorf("InForce = %v, %v, with rules of others among ours", is, err)
+	}
+	mustApply(t, p)
+	if is, err := InForce(p); !is || err != nil {
+		t.Errorf("InForce = %v, %v, after Apply", is, err)
+	}
 
 	// But a change deep within a set is one.
 	p.Intercepts[0].Clients = append(p.Intercepts[0].Clients, netip.MustParsePrefix("11.2.0.0/24"))
 	if faults, err := Missing(p); err != nil || len(faults) != 2 { // a rule for each interface
 		t.Errorf("Missing = %q, %v", faults, err)
+	}
+}
+
+// TestWatch: whoever changes rules or routes is noticed; what is put into sets and learned by routing, of which there may be much, is not.
+func TestWatch(t *testing.T) {
+	enterNamespace(t)
+	mustApply(t, plans()["tproxy-local"])
+	sh(t, `
+		ip link add here type veth peer name there; ip link set here up; ip link set there up; ip address add 192.0.2.1/24 dev here
+		nft add table inet other; nft add set inet other bans '{ type ipv4_addr; }'`)
+	w, err := NewWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for _, change := range []struct {
+		do      string
+		noticed bool
+	}{
+		{"nft delete table inet ftpalg", true},
+		{"nft add element inet other bans '{ 192.0.2.7 }'", false},
+		{"nft delete element inet other bans '{ 192.0.2.7 }'", false},
+		{"ip route add 198.51.100.0/24 via 192.0.2.2", false},
+		{"ip route del 198.51.100.0/24", false},
+		{"ip -4 route flush table 102", true},
+		{"ip -6 route flush table 102", true},
+		{"ip -4 rule del fwmark 0x67", true},
+		{"ip -6 rule del fwmark 0x67", true},
+		{"ip link set lo down", true},
+		{"nft flush ruleset", true},
+	} {
+		sh(t, change.do)
+		select {
+		case <-w.Changed():
+			if !change.noticed {
+				t.Errorf("%q wakes who watches", change.do)
+			}
+			// What belongs to the same change may come a little later.
+			for quiet := false; !quiet; {
+				select {
+				case <-w.Changed():
+				case <-time.After(100 * time.Millisecond):
+					quiet = true
+				}
+			}
+		case <-time.After(map[bool]time.Duration{true: 10 * time.Second, false: 200 * time.Millisecond}[change.noticed]):
+			if change.noticed {
+				t.Errorf("%q is not noticed", change.do)
+			}
+		}
 	}
 }
 

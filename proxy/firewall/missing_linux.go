@@ -24,10 +24,10 @@ func Missing(p Plan) ([]Fault, error) {
 	if err := p.check(); err != nil {
 		return nil, advised(err)
 	}
-	faults, err := missingRules(p.ruleset())
+	faults, _, err := missingRules(p.ruleset())
 	if err == nil && p.Pinholes {
 		if value, err := os.ReadFile("/proc/sys/" + accounting); err == nil && strings.TrimSpace(string(value)) != "1" {
-			faults = append(faults, Fault{"the setting " + accounting + "=1", "sysctl -w " + accounting + "=1"})
+			faults = append(faults, missingSetting(accounting+"=1"))
 		}
 	}
 	if err == nil && p.diverts() {
@@ -39,6 +39,24 @@ func Missing(p Plan) ([]Fault, error) {
 		return nil, advised(err)
 	}
 	return faults, nil
+}
+
+// InForce reports whether the kernel has exactly the plan's rules, and its routes: Apply would change nothing. It needs CAP_NET_ADMIN.
+func InForce(p Plan) (bool, error) {
+	if err := p.check(); err != nil {
+		return false, advised(err)
+	}
+	faults, more, err := missingRules(p.ruleset())
+	if err == nil && p.diverts() {
+		var routes []Fault
+		routes, err = missingRoutes(p)
+		faults = append(faults, routes...)
+	}
+	return len(faults) == 0 && !more, advised(err)
+}
+
+func missingSetting(setting string) Fault {
+	return Fault{Missing: "the setting " + setting, Mend: "sysctl -w " + setting, Setting: true}
 }
 
 func missingRoutes(p Plan) ([]Fault, error) {
@@ -53,13 +71,13 @@ func missingRoutes(p Plan) ([]Fault, error) {
 			return nil, err
 		}
 		if !there {
-			faults = append(faults, Fault{fmt.Sprintf("the %s policy rule for mark %#x", f, p.DivertMark), p.ruleAdd(f)})
+			faults = append(faults, Fault{Missing: fmt.Sprintf("the %s policy rule for mark %#x", f, p.DivertMark), Mend: p.ruleAdd(f)})
 		}
 		if there, err = hasRoute(p, f); err != nil {
 			return nil, err
 		}
 		if !there {
-			faults = append(faults, Fault{fmt.Sprintf("the %s local route in table %d", f, p.RouteTable), p.routeAdd(f)})
+			faults = append(faults, Fault{Missing: fmt.Sprintf("the %s local route in table %d", f, p.RouteTable), Mend: p.routeAdd(f)})
 		}
 	}
 	return faults, nil
@@ -77,51 +95,51 @@ func missingSettings() []Fault {
 		if err != nil || path == "/proc/sys/net/ipv4/conf/default/src_valid_mark" || strings.TrimSpace(string(value)) == "0" {
 			continue // what a sandbox hides we cannot tell; and default is for interfaces to come
 		}
-		setting := strings.TrimPrefix(path, "/proc/sys/") + "=0"
-		faults = append(faults, Fault{"the setting " + setting, "sysctl -w " + setting})
+		faults = append(faults, missingSetting(strings.TrimPrefix(path, "/proc/sys/")+"=0"))
 	}
 	return faults
 }
 
-// missingRules compares our table with the rules.
-func missingRules(rules ruleset) ([]Fault, error) {
+// missingRules compares our table with the rules. more: there are others in it too.
+func missingRules(rules ruleset) (faults []Fault, more bool, err error) {
 	if len(rules.chains) == 0 {
-		return nil, nil
+		return nil, false, nil
 	}
 	conn, err := connect()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	listed, err := readTable(conn)
 	if err != nil {
-		return nil, fmt.Errorf("read table inet %s: %w", tableName, err)
+		return nil, false, fmt.Errorf("read table inet %s: %w", tableName, err)
 	}
 	if listed == nil {
-		return []Fault{{fmt.Sprintf("table inet %s", tableName), mendTable}}, nil
+		return []Fault{{Missing: fmt.Sprintf("table inet %s", tableName), Mend: mendTable}}, false, nil
 	}
+	more = len(listed) > len(rules.chains)
 	// The helper and the mappings need no look of their own: a rule that names one keeps it there.
-	var faults []Fault
 	for _, want := range rules.chains {
 		have, ok := listed[want.name]
 		if !ok || !want.hook.is(have.chain) {
-			faults = append(faults, Fault{fmt.Sprintf("chain %s of table inet %s", want.name, tableName), mendTable})
+			faults = append(faults, Fault{Missing: fmt.Sprintf("chain %s of table inet %s", want.name, tableName), Mend: mendTable})
 			continue
 		}
+		more = more || len(have.rules) > len(want.rules)
 		for _, r := range want.rules {
 			does, err := r.does()
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
 			// They must be in our order, as the first that matches decides.
 			at := slices.IndexFunc(have.rules, func(have []byte) bool { return bytes.Equal(have, does) })
 			if at < 0 {
-				faults = append(faults, Fault{fmt.Sprintf("rule %q in chain %s of table inet %s", r, want.name, tableName), mendTable})
+				faults = append(faults, Fault{Missing: fmt.Sprintf("rule %q in chain %s of table inet %s", r, want.name, tableName), Mend: mendTable})
 				continue
 			}
 			have.rules = have.rules[at+1:]
 		}
 	}
-	return faults, nil
+	return faults, more, nil
 }
 
 // is reports whether a chain of the kernel's is at the hook; nil is none.

@@ -63,6 +63,7 @@ type PortRange struct{ First, Last uint16 }
 type Fault struct {
 	Missing string // what is missing
 	Mend    string // the command that mends it
+	Setting bool   // it is one of the kernel's settings, which Apply leaves alone
 }
 
 // String says what is missing and what mends it.
