@@ -18,10 +18,19 @@ type Metrics struct {
 	Address netip.AddrPort `yaml:"address"` // the zero value: nowhere
 }
 
+// Privileges are what the process keeps of those that it is started with.
+type Privileges struct {
+	User string `yaml:"user"` // whom a process that root has started runs as, by name or number; empty: root
+	Drop bool   `yaml:"drop"` // give up what is not needed
+}
+
 // Peer is a user of this machine, or @ and a group.
 type Peer string
 
-var peerForm = regexp.MustCompile(`^@?[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
+var (
+	peerForm = regexp.MustCompile(`^@?[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
+	userForm = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_.-]{0,31}|[0-9]{1,9})$`)
+)
 
 func (k *checker) admin(c *Config) {
 	a := &c.Admin
@@ -41,6 +50,11 @@ func (k *checker) admin(c *Config) {
 	const longest = 107 // unix(7)
 	if len(a.Socket) > longest {
 		k.fault("admin.socket", "has %d bytes; a socket's path has %d at most", len(a.Socket), longest)
+	}
+	if p := c.Privileges; p.User != "" && !userForm.MatchString(p.User) {
+		k.fault("privileges.user", "%s is no user's name or number", quoted(p.User))
+	} else if p.User != "" && !p.Drop {
+		k.fault("privileges.user", "is given, but privileges.drop is false; another user has fewer privileges")
 	}
 	if a := c.Metrics.Address; a.IsValid() && a.Port() == 0 {
 		k.fault("metrics.address", "has no port")

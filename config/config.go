@@ -110,7 +110,9 @@ type Config struct {
 	Audit    Audit    `yaml:"audit"`
 	Admin    Admin    `yaml:"admin"`
 	Metrics  Metrics  `yaml:"metrics"`
-	TLS      TLS      `yaml:"tls"`
+	// Privileges are what the process keeps of those that it is started with.
+	Privileges Privileges `yaml:"privileges"`
+	TLS        TLS        `yaml:"tls"`
 	// Mark is the SO_MARK of every socket ftpalg makes, so that rules can tell them from intercepted traffic.
 	Mark Mark `yaml:"mark"`
 	// DivertMark is the packet mark that our rules give to packets which belong to our transparent sockets, and

@@ -18,6 +18,7 @@ func Default() *Config {
 		Accounts:   defaultAccounts(),
 		Policy:     defaultPolicy(),
 		Audit:      defaultAudit(),
+		Privileges: Privileges{Drop: true},
 		Mark:       0x0f7a0001,
 		DivertMark: 0x0f7a0002,
 		RouteTable: 3990,

@@ -55,10 +55,11 @@ func TestNoFile(t *testing.T) {
 			Protocols: []Protocol{ProtocolFTP, ProtocolHTTP, ProtocolSOCKS5}, Sniff: 200 * time.Millisecond, TLS: TLSRefuse, SessionReuse: ReuseLog,
 			ProxyProtocol: ProxyProtocol{Send: ProxyNone},
 		}},
-		Accounts: Accounts{LDAP: LDAP{Timeout: 10 * time.Second}, Failures: 10, Window: 15 * time.Minute, Ban: 15 * time.Minute},
-		Policy:   Policy{Default: PolicyAllow, AskDirectory: true, TimeZone: "Local"},
-		Audit:    Audit{Queue: 8192, OnFull: OnFullDrop},
-		Mark:     0x0f7a0001, DivertMark: 0x0f7a0002, RouteTable: 3990, LogGroup: 3990, Firewall: FirewallReport,
+		Accounts:   Accounts{LDAP: LDAP{Timeout: 10 * time.Second}, Failures: 10, Window: 15 * time.Minute, Ban: 15 * time.Minute},
+		Policy:     Policy{Default: PolicyAllow, AskDirectory: true, TimeZone: "Local"},
+		Audit:      Audit{Queue: 8192, OnFull: OnFullDrop},
+		Privileges: Privileges{Drop: true},
+		Mark:       0x0f7a0001, DivertMark: 0x0f7a0002, RouteTable: 3990, LogGroup: 3990, Firewall: FirewallReport,
 		Timeouts: Timeouts{Connect: 15 * time.Second, TLSHandshake: 15 * time.Second, Login: 2 * time.Minute,
 			Idle: 10 * time.Minute, Reply: 2 * time.Minute, DataSetup: 30 * time.Second, DataIdle: 2 * time.Minute, Abort: time.Second, Drain: 30 * time.Second},
 		Limits: Limits{Sessions: 10000, SessionsPerClient: 256, SessionsInLogin: 1000, DataListeners: 4096, Line: 4096,
@@ -259,7 +260,7 @@ func TestPrecedence(t *testing.T) {
 			return []string{"json", "text", "json"}[layer]
 		case "policy.default":
 			return []string{"deny", "allow", "deny"}[layer]
-		case "policy.ask_directory", "audit.commands":
+		case "policy.ask_directory", "audit.commands", "privileges.drop":
 			return []string{"false", "true", "false"}[layer]
 		case "policy.time_zone":
 			return []string{"UTC", "Local", "UTC"}[layer]

@@ -325,6 +325,13 @@ var meanings = []meaning{
 	{key: "metrics.address", byDefault: "none",
 		text: "IP:PORT of an HTTP server for them. They name listeners and rules, but no client, user or file. It asks nobody who they are."},
 
+	{key: "privileges", text: "What `ftpalg run` gives up when it is started as root, or with more than it needs."},
+	{key: "privileges.user", byDefault: "root stays root",
+		text: "Name or number of the user whom the process becomes. The configuration, what it names, and the directories that are written to must be his."},
+	{key: "privileges.drop",
+		text: "Give up all capabilities but CAP_NET_ADMIN, CAP_NET_BIND_SERVICE and CAP_NET_RAW, and write nowhere (landlock) but in the directories " +
+			"of files that the configuration writes, and below /run/ftpalg, /var/lib/ftpalg and /var/log/ftpalg. A reload can take none back."},
+
 	{key: "tls",
 		text: "What all listeners share of TLS (FTPS). The path of a file, here and elsewhere, is absolute, or relative to the " +
 			"directory of the configuration file, or credential:NAME for what systemd's LoadCredential= provides."},

@@ -81,9 +81,16 @@ func (l *lab) startGatewayAs(config string, command func(context.Context, string
 	g := &gateway{config: filepath.Join(l.Dir, "ftpalg.yaml"), lab: l}
 	g.configure(config)
 	l.Firewall.must(program, "rules", "--apply", "--config", g.config)
-	g.daemon = l.Firewall.Start("ftpalg", command(context.Background(), program, "run", "--config", g.config))
-	g.await("msg=listening")
+	g.run(command(context.Background(), program, "run", "--config", g.config))
 	return g
+}
+
+// run starts the daemon, and returns when it listens. A lab's gateways have one log.
+func (g *gateway) run(c *exec.Cmd) {
+	g.lab.t.Helper()
+	before := strings.Count(string(readAll(filepath.Join(g.lab.logs(), "ftpalg.log"))), "msg=listening")
+	g.daemon = g.lab.Firewall.Start("ftpalg", c)
+	g.until("it listens", func() bool { return strings.Count(g.log(), "msg=listening") > before })
 }
 
 // modeKey is where a listener's keys begin.

@@ -262,7 +262,7 @@ func (p *Proxy) openBooks(cfg *config.Config) (*quota.Store, *audit.Log, error) 
 	if store == nil || cfg.Policy.State != p.cfg.Policy.State {
 		var err error
 		if store, err = quota.Open(string(cfg.Policy.State), p.log); err != nil {
-			return nil, nil, fmt.Errorf("policy.state: %w%s%s", err, placeHint(err), readOnlyHint(err))
+			return nil, nil, fmt.Errorf("policy.state: %w%s", err, placeHint(err))
 		}
 	}
 	a := cfg.Audit
@@ -278,7 +278,7 @@ func (p *Proxy) openBooks(cfg *config.Config) (*quota.Store, *audit.Log, error) 
 		record, err = audit.Open(audit.Options{File: string(a.File), Xferlog: string(a.Xferlog), Queue: a.Queue, OnFull: onFull[a.OnFull], Version: Version(), Log: p.log})
 		if err != nil {
 			p.closeBooks(store, nil)
-			return nil, nil, fmt.Errorf("%w%s", err, readOnlyHint(err))
+			return nil, nil, fmt.Errorf("%w%s", err, placeHint(err))
 		}
 	}
 	return store, record, nil
@@ -288,20 +288,15 @@ func (p *Proxy) openBooks(cfg *config.Config) (*quota.Store, *audit.Log, error) 
 func placeHint(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "; its directory must be there: make it for this user, or let systemd make it (StateDirectory=)"
+		return "; its directory must be there: make it for this user, or let systemd make it (StateDirectory=, LogsDirectory=)"
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Sprintf("; this user (id %d) must be able to write to it and to its directory", os.Geteuid())
+		return fmt.Sprintf("; this user (id %d) must be able to write to it and to its directory; with privileges.drop, a directory that was "+
+			"not in the configuration at the start takes a restart", os.Geteuid())
+	case errors.Is(err, syscall.EROFS): // which often is so for the service alone
+		return "; with ProtectSystem=strict a service of systemd can write to its StateDirectory=, LogsDirectory= and ReadWritePaths= alone: " +
+			"choose a place there (/var/lib/ftpalg, /var/log/ftpalg), or name this one in ReadWritePaths="
 	}
 	return ""
-}
-
-// readOnlyHint says it about one on a read-only file system, which often is so for the service alone.
-func readOnlyHint(err error) string {
-	if !errors.Is(err, syscall.EROFS) {
-		return ""
-	}
-	return "; with ProtectSystem=strict a service of systemd can write to its StateDirectory=, LogsDirectory= and ReadWritePaths= alone: " +
-		"choose a place there (/var/lib/ftpalg, /var/log/ftpalg), or name this one in ReadWritePaths="
 }
 
 // closeBooks closes what openBooks has opened, and leaves alone what is in use.
@@ -338,7 +333,9 @@ func (p *Proxy) hurryAudit() {
 // ReopenAudit opens the files of the audit anew, for logrotate. On error the old ones stay in use.
 func (p *Proxy) ReopenAudit() error {
 	if log := p.audit.Load(); log != nil {
-		return log.Reopen()
+		if err := log.Reopen(); err != nil {
+			return fmt.Errorf("%w%s", err, placeHint(err))
+		}
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -27,10 +29,23 @@ SIGUSR1:           open the files of the audit anew, for logrotate.
 SIGUSR2:           start the program again as it is on disk now, which accepts from then on;
                    sessions that run stay with this process, and end with it after timeouts.drain.
 
+Started as root, it gives up what it does not need (privileges.user, privileges.drop).
 It takes listening sockets from systemd (LISTEN_FDS), and tells it how it is (NOTIFY_SOCKET).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := o.load(cmd.ErrOrStderr(), proxy.Check)
+			var warnings bytes.Buffer
+			cfg, err := o.load(&warnings, proxy.Check)
+			if err == nil && cfg.Privileges.Drop {
+				c := proxy.Confinement(cfg)
+				due, wrong := c.Due()
+				if due {
+					wrong = c.Enter() // and read the configuration as whoever we are then
+				}
+				if wrong != nil {
+					err = fail(fmt.Errorf("privileges: %w (with privileges.drop: false nothing is given up)", wrong))
+				}
+			}
+			cmd.ErrOrStderr().Write(warnings.Bytes())
 			if err != nil {
 				return err
 			}

@@ -31,7 +31,7 @@ func openSink(name string) (*sink, error) {
 	}
 	file, err := os.OpenFile(name, flags, mode)
 	if err != nil {
-		return nil, fmt.Errorf("audit: cannot open %s: %w; its directory must be there, and this user (id %d) must be able to write to it", name, bare(err), os.Geteuid())
+		return nil, fmt.Errorf("audit: cannot open %s: %w", name, bare(err))
 	}
 	info, err := file.Stat()
 	if err == nil && info.IsDir() {
