@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"ftpalg/config"
@@ -71,7 +72,15 @@ func (p *Proxy) open(s *setting) (*listener, error) {
 		l.setting.Store(s)
 		return l, nil
 	}
-	tl, err := s.sockets.listenControl(s.listener.Address, s.listener.Mode == config.TPROXY, s.cfg.Limits.PendingConnections)
+	tl, err := s.sockets.listenControl(s.listener.Address, s.listener.Mode == config.TPROXY, false, s.cfg.Limits.PendingConnections)
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		// It may come: by DHCP after we were started, or when another machine fails whose part this one takes (VRRP).
+		tl, err = s.sockets.listenControl(s.listener.Address, false, true, s.cfg.Limits.PendingConnections)
+		if err == nil {
+			p.log.Warn("this machine does not have a listener's address; it gets connections as soon as it has: `ip address` shows those there are",
+				"listener", s.listener.Name, "address", s.listener.Address)
+		}
+	}
 	if err != nil {
 		return nil, listenError(s.listener, err)
 	}

@@ -46,6 +46,7 @@ type Proxy struct {
 	lent       *quota.Store              // the same: whose file the next process has; nil: none
 	sessions   sync.WaitGroup
 	loops      sync.WaitGroup // accept loops
+	watches    sync.WaitGroup // what looks at this machine until we drain
 
 	mu         sync.Mutex
 	cfg        *config.Config // in force; nil before the first
@@ -75,6 +76,7 @@ func NewFrom(cfg *config.Config, log *slog.Logger, in *Inherited) (*Proxy, error
 		p.inherited.close()
 		return nil, err
 	}
+	p.watches.Go(func() { p.watchClocks(p.ctx.Done()) })
 	return p, nil
 }
 
@@ -200,6 +202,7 @@ func (p *Proxy) Drain() {
 	p.sessions.Wait()
 	p.pinholes.close()
 	p.upkeep.end()
+	p.watches.Wait()
 	p.remains.Settle(remainsPatience)
 	p.keepBooks(nil, nil)
 	p.regime.Load().tally(p.log)
@@ -219,6 +222,7 @@ func (p *Proxy) Close() {
 	p.sessions.Wait()
 	p.pinholes.close()
 	p.upkeep.end()
+	p.watches.Wait()
 	p.remains.Settle(remainsPatience)
 	p.keepBooks(nil, nil)
 	p.regime.Load().tally(p.log)
@@ -277,8 +281,6 @@ func listenError(l *config.Listener, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		hint = "; another program has this port: `ss -ltnp` shows which"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		hint = "; this machine has no such address: `ip address` shows those it has"
 	case errors.Is(err, syscall.EPERM) && l.Mode == config.TPROXY:
 		hint = "; run as root or grant CAP_NET_ADMIN (AmbientCapabilities=CAP_NET_ADMIN CAP_NET_BIND_SERVICE)"
 	case errors.Is(err, syscall.EACCES):

@@ -49,13 +49,23 @@ func (k sockets) prepare(fd int, v6, transparent bool) error {
 	return nil
 }
 
-// listenControl opens a control listener whose accept queue holds pending connections.
-func (k sockets) listenControl(at netip.AddrPort, transparent bool, pending int) (*net.TCPListener, error) {
+// listenControl opens a control listener whose accept queue holds pending connections. early: also at an address that this machine does
+// not have yet.
+func (k sockets) listenControl(at netip.AddrPort, transparent, early bool, pending int) (*net.TCPListener, error) {
 	lc := net.ListenConfig{
 		KeepAliveConfig: keepAlive,
 		Control: onSocket(func(fd int, network string) error {
 			if err := oobInline(fd); err != nil {
 				return err
+			}
+			if early {
+				level, option := unix.SOL_IP, unix.IP_FREEBIND
+				if network == "tcp6" {
+					level, option = unix.SOL_IPV6, unix.IPV6_FREEBIND
+				}
+				if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
+					return fmt.Errorf("set IP_FREEBIND: %w", err)
+				}
 			}
 			return k.prepare(fd, network == "tcp6", transparent)
 		}),

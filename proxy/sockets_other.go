@@ -20,7 +20,7 @@ func canBeTransparent() error { return errNotLinux }
 
 func fileLimit() (uint64, error) { return 0, errNotLinux }
 
-func (sockets) listenControl(netip.AddrPort, bool, int) (*net.TCPListener, error) {
+func (sockets) listenControl(netip.AddrPort, bool, bool, int) (*net.TCPListener, error) {
 	return nil, errNotLinux
 }
 
