@@ -45,7 +45,9 @@ func attackImpostors(f *attackField, at netip.Addr) []attackImpostor {
 
 // What clients see of a server is a likeness of its certificate. It must never make a server look better than it is.
 func TestAttackTLSMimicry(t *testing.T) {
-	f := newAttackField(t, attackTLSConfig)
+	metrics := port(clientGateway, v4, 9721)
+	counted := fmt.Sprintf("metrics: {address: '%v'}\n", metrics)
+	f := newAttackField(t, attackTLSConfig+counted)
 	at := func(host byte) *puppet {
 		a := netip.AddrFrom4([4]byte{198, 51, 100, host})
 		f.Server.AddAddress("eth0", netip.PrefixFrom(a, 24))
@@ -55,7 +57,7 @@ func TestAttackTLSMimicry(t *testing.T) {
 	untrusted, off, pinned, mispinned := at(3), at(4), at(5), at(6)
 	own := (*attackCA)(nil).leaf(t, newAttackKey(t), pinned.at.Addr(), nil)
 	key := sha256.Sum256(own.Leaf.RawSubjectPublicKeyInfo)
-	f.gateway.reload(f.head + attackTLSConfig + fmt.Sprintf(`
+	f.gateway.reload(f.head + attackTLSConfig + counted + fmt.Sprintf(`
 destinations:
   - {allow: %v, tls: {verify: untrusted-ca}}
   - {allow: %v, tls: {verify: "off"}}
@@ -80,8 +82,15 @@ destinations:
 		_, err := chain[0].Verify(o)
 		return chain[0], err
 	}
+	failures := func() (n int) {
+		for _, line := range f.scrape(t, metrics) {
+			fmt.Sscanf(line, "ftpalg_tls_verification_failures_total %d", &n)
+		}
+		return n
+	}
 	refused := func(t *testing.T, s *attackSession, check string) {
 		t.Helper()
+		before := failures()
 		done := make(chan error, 1)
 		go func() {
 			err := s.server.shake(tls.Server(s.server.Conn, s.serverTLS))
@@ -95,6 +104,9 @@ destinations:
 			t.Errorf("the server's handshake ended in %v", err)
 		}
 		s.logged("session ended", `reason="TLS handshake failed"`, "server TLS: ", "certificate: "+check+":")
+		if n := failures(); n != before+1 {
+			t.Errorf("%d failures are counted, after %d", n, before)
+		}
 	}
 	for _, i := range attackImpostors(f, serverAddress[v4].Addr()) {
 		t.Run("strict/"+i.what, func(t *testing.T) { refused(t, met(t, f.implicit, i.cert, i.called), i.check) })

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"cmp"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -132,6 +133,7 @@ func (m *Metrics) observe(listener string, event control.Event) {
 		m.logins.WithLabelValues(listener, outcomeOf(false)).Inc()
 	case control.Refused:
 		m.refused(v.Refusal)
+		m.verified(v.Refusal)
 	case control.Dropped:
 		m.dropped.Inc()
 	case control.Transferred:
@@ -139,6 +141,7 @@ func (m *Metrics) observe(listener string, event control.Event) {
 		if v.Err != nil {
 			outcome = "broken"
 		}
+		m.verified(v.Err)
 		direction := string(config.DirectionOf(v.Upload))
 		m.transfers.WithLabelValues(listener, direction, carriageOf(v.Carried), outcome).Inc()
 		m.transferTime.WithLabelValues(direction).Observe(v.Duration.Seconds())
@@ -155,6 +158,7 @@ func (m *Metrics) observe(listener string, event control.Event) {
 		if r := refusalIn(v.Err); r != nil && r.Rule != "" {
 			m.refused(r)
 		}
+		m.verified(v.Err)
 		m.ended.WithLabelValues(listener, reasonOf(v)).Inc()
 		m.duration.WithLabelValues(listener).Observe(v.Duration.Seconds())
 	}
@@ -190,6 +194,14 @@ func (m *Metrics) lastReload() (at time.Time, wrong string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.readAt, m.wrong
+}
+
+// verified counts a server that is not to be trusted, if that is what an error is about: one without which there is no connection. One
+// that is put up with is in Secured.
+func (m *Metrics) verified(err error) {
+	if errors.As(err, new(*tlsmitm.VerifyError)) {
+		m.unverified.Inc()
+	}
 }
 
 func (m *Metrics) refused(r *control.Refusal) { m.refusals.WithLabelValues(m.ruleOf(r)).Inc() }
