@@ -113,9 +113,9 @@ func unrecorded(code int, err error) *control.Refusal {
 }
 
 // event is an event with what all of a session have.
-func (r *recorder) event(kind audit.Kind) audit.Event {
-	n := r.n
-	e := audit.Event{Event: kind, Session: r.id, Listener: n.listener.Name, Mode: string(n.listener.Mode), Client: n.client.String(), User: r.user, ServerName: n.name}
+func (r *recorder) event(kind audit.Kind) *audit.Event {
+	n, e := r.n, audit.NewEvent(kind)
+	e.Session, e.Listener, e.Mode, e.Client, e.User, e.ServerName = r.id, n.listener.Name, string(n.listener.Mode), n.client.String(), r.user, n.name
 	called := n.local
 	if n.dialed.IsValid() {
 		called = n.dialed
@@ -161,7 +161,7 @@ func (r *recorder) record(log *audit.Log, event control.Event) {
 	case control.Refused:
 		r.deny(log, e.Refusal, func(a *audit.Event) { a.Verb, a.Path, a.Resolved = e.Verb, e.Path, e.Resolved })
 	case control.Transferred:
-		log.Record(r.transferred(e))
+		log.Record(r.transferred(&e))
 	case control.Commanded:
 		r.commanded(log, e)
 	case control.Ended:
@@ -177,16 +177,17 @@ func (r *recorder) deny(log *audit.Log, refusal *control.Refusal, more func(*aud
 		a.Reason = refusal.Err.Error()
 	}
 	if more != nil {
-		more(&a)
+		more(a)
 	}
 	log.Record(a)
 }
 
-func (r *recorder) transferred(e control.Transferred) audit.Event {
+func (r *recorder) transferred(e *control.Transferred) *audit.Event {
 	a := r.event(audit.Transfer)
 	a.Verb, a.Path, a.Resolved, a.Direction, a.Offset, a.Rule, a.ASCII = e.Verb, e.Path, e.Resolved, string(config.DirectionOf(e.Upload)), e.Offset, e.Rule, e.ASCII
 	seconds := e.Duration.Seconds()
-	a.Bytes, a.Seconds, a.Carriage, a.Code, a.Reply = &e.Bytes, &seconds, e.Carried, e.Code, e.Text
+	bytes := e.Bytes
+	a.Bytes, a.Seconds, a.Carriage, a.Code, a.Reply = &bytes, &seconds, e.Carried, e.Code, e.Text
 	a.SHA256 = r.policing.digest()
 	for side, to := range []**audit.TLSFacts{&a.ClientTLS, &a.ServerTLS} {
 		if e.TLS[side].Version != "" {
@@ -206,7 +207,7 @@ func (r *recorder) transferred(e control.Transferred) audit.Event {
 
 // commanded records what has changed, and every command where that is wanted.
 func (r *recorder) commanded(log *audit.Log, e control.Commanded) {
-	fill := func(a audit.Event) audit.Event {
+	fill := func(a *audit.Event) *audit.Event {
 		seconds := e.Duration.Seconds()
 		a.Verb, a.Text, a.Path, a.Resolved, a.From, a.Code, a.Reply, a.Seconds = e.Verb, e.Text, e.Path, e.Resolved, e.From, e.Code, e.Reply, &seconds
 		return a

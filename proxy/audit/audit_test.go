@@ -44,11 +44,12 @@ func of(n int64) *int64          { return &n }
 func seconds(s float64) *float64 { return &s }
 
 // full is an event of each kind with what it must have, and of transfers with everything.
-func events() []Event {
+func sample() []*Event {
 	base := Event{Session: "0123456789ab", Listener: "l", Mode: "tproxy", Client: "192.0.2.1:5", ClientLocal: "[2001:db8::1]:21", ServerLocal: "192.0.2.1:5", Server: "203.0.113.9:21"}
-	var all []Event
+	var all []*Event
 	for _, k := range []Kind{SessionStart, ProxyLogin, Login, TLS, TransferStart, Transfer, Denial, Change, Command, SessionEnd} {
-		e := base
+		e := new(Event)
+		*e = base
 		e.Event, e.Outcome, e.User, e.Account, e.Verb, e.Text, e.Path, e.Resolved = k, Success, "al", "acme", "STOR", "STOR a", "a", "/a"
 		e.Direction, e.Bytes, e.Seconds, e.Carriage, e.SHA256 = "upload", of(7), seconds(0.25), "tls", strings.Repeat("0a", 32)
 		e.ClientTLS, e.ServerTLS = &TLSFacts{Version: "TLS 1.3", Cipher: "c"}, &TLSFacts{Version: "TLS 1.2", Certificate: strings.Repeat("0b", 32), Verified: "chain"}
@@ -103,7 +104,7 @@ func lines(t testing.TB, file string) []map[string]any {
 func TestRecord(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "audit")
 	l := open(t, Options{File: file})
-	for _, e := range events() {
+	for _, e := range sample() {
 		l.Record(e)
 	}
 	if err := l.Close(); err != nil {
@@ -122,7 +123,7 @@ func TestRecord(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o640 {
 		t.Error(info.Mode(), err)
 	}
-	l.Record(Event{Event: SessionEnd}) // after Close: lost, and no panic
+	l.Record(&Event{Event: SessionEnd}) // after Close: lost, and no panic
 }
 
 // TestForgery has names that would be lines, fields or commands to a terminal.
@@ -132,7 +133,7 @@ func TestForgery(t *testing.T) {
 	l := open(t, Options{File: file, Xferlog: xfer})
 	names := []string{"a\n{\"schema\":1}", "a\r\nb", `a","event":"opened`, "\x1b[2J\x1b]0;owned\x07", "\u009b2J", "\x7f", "\u2028\u2029", "\u202egpj.exe", "caf\xe9\xff", strings.Repeat("é", 2048), "a\x00b", " ", "a b _ o r"}
 	for _, n := range names {
-		l.Record(Event{Event: Transfer, Session: "0123456789ab", Listener: "l", Mode: "tproxy", Client: "192.0.2.1:5", User: n, Verb: "RETR", Direction: "download", Bytes: of(0), Seconds: seconds(0),
+		l.Record(&Event{Event: Transfer, Session: "0123456789ab", Listener: "l", Mode: "tproxy", Client: "192.0.2.1:5", User: n, Verb: "RETR", Direction: "download", Bytes: of(0), Seconds: seconds(0),
 			Outcome: Whole, Path: n, Resolved: n, Reply: n, Rule: n, Reason: n})
 	}
 	l.Close()
@@ -191,13 +192,13 @@ func TestRotate(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "audit")
 	l := open(t, Options{File: file})
-	l.RecordNow(events()[0], time.Minute)
+	l.RecordNow(sample()[0], time.Minute)
 	os.Rename(file, file+".1")
-	l.RecordNow(events()[1], time.Minute)
+	l.RecordNow(sample()[1], time.Minute)
 	if err := l.Reopen(); err != nil {
 		t.Fatal(err)
 	}
-	l.RecordNow(events()[2], time.Minute)
+	l.RecordNow(sample()[2], time.Minute)
 	if a, b := lines(t, file+".1"), lines(t, file); len(a) != 3 || len(b) != 2 || b[0]["event"] != "opened" {
 		t.Errorf("%d lines, and %v", len(a), b)
 	}
@@ -207,14 +208,14 @@ func TestRotate(t *testing.T) {
 	if err := l.Reopen(); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("a directory is reopened: %v", err)
 	}
-	l.RecordNow(events()[3], time.Minute)
+	l.RecordNow(sample()[3], time.Minute)
 	if a := lines(t, file+".2"); len(a) != 3 {
 		t.Errorf("%d lines", len(a))
 	}
 	// Removed by somebody, and found out.
 	os.Remove(file)
 	time.Sleep(1100 * time.Millisecond)
-	l.RecordNow(events()[4], time.Minute)
+	l.RecordNow(sample()[4], time.Minute)
 	if a := lines(t, file); len(a) != 1 {
 		t.Errorf("%d lines", len(a))
 	}
@@ -244,7 +245,7 @@ func TestHalfLine(t *testing.T) {
 func TestLostLast(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "audit")
 	l := open(t, Options{File: file})
-	if !l.RecordNow(events()[0], time.Minute) {
+	if !l.RecordNow(sample()[0], time.Minute) {
 		t.Fatal("not written")
 	}
 	l.mu.Lock() // as put does when it finds the queue full that the writer empties in the same moment
@@ -279,7 +280,7 @@ func TestFullDisk(t *testing.T) {
 			}
 			begin := time.Now()
 			for range 300 {
-				l.Record(events()[5])
+				l.Record(sample()[5])
 			}
 			if took := time.Since(begin); took > 5*time.Second {
 				t.Errorf("sessions waited %v", took)
@@ -287,11 +288,11 @@ func TestFullDisk(t *testing.T) {
 			for l.Admit() == nil && mode == Refuse {
 				time.Sleep(10 * time.Millisecond)
 			}
-			if l.RecordNow(events()[4], 50*time.Millisecond) {
+			if l.RecordNow(sample()[4], 50*time.Millisecond) {
 				t.Error("what cannot be written is said to be")
 			}
 			os.Remove(ballast)
-			for !l.RecordNow(events()[4], time.Second) {
+			for !l.RecordNow(sample()[4], time.Second) {
 				if time.Since(begin) > time.Minute {
 					t.Fatal("it is not written although there is room")
 				}
@@ -328,7 +329,7 @@ func TestSlowReader(t *testing.T) {
 	l := open(t, Options{File: file, Queue: 100})
 	begin := time.Now()
 	for range 2000 { // more than a pipe and the queue hold
-		l.Record(events()[5])
+		l.Record(sample()[5])
 	}
 	if took := time.Since(begin); took > time.Second {
 		t.Errorf("sessions waited %v", took)
@@ -351,7 +352,7 @@ func TestSlowReader(t *testing.T) {
 			return
 		}
 		if n%100 == 0 {
-			l.Record(events()[0])
+			l.Record(sample()[0])
 		}
 	}
 	t.Fatal("the record does not say what it has lost")
@@ -368,7 +369,7 @@ func TestBlock(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		for range n {
-			l.Record(events()[5])
+			l.Record(sample()[5])
 		}
 		close(done)
 	}()
@@ -401,9 +402,9 @@ func TestHurry(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		for range 2000 {
-			l.Record(events()[5])
+			l.Record(sample()[5])
 		}
-		l.RecordNow(events()[5], time.Hour)
+		l.RecordNow(sample()[5], time.Hour)
 		close(done)
 	}()
 	select {
@@ -435,11 +436,11 @@ func FuzzEvent(f *testing.F) {
 	f.Add("", "", "", 0)
 	s := schema(f)
 	f.Fuzz(func(t *testing.T, a, b, c string, n int) {
-		e := events()[5]
+		e := sample()[5]
 		e.Path, e.User, e.Reply, e.Rule, e.Reason, e.Resolved, e.ServerName, e.Code = a, b, c, a, b, c, a, 100+(n&0x7fff)%500
 		e.From, e.Text = b, c
 		e.Schema, e.Seq, e.Time = Schema, 1, time.Unix(0, 0).UTC()
-		line := e.append(nil)
+		line := new(lineWriter).append(nil, e)
 		if bytes.IndexByte(line, '\n') != len(line)-1 {
 			t.Fatalf("%q is not one line", line)
 		}
@@ -469,9 +470,11 @@ func FuzzEvent(f *testing.F) {
 // BenchmarkRecord is what a session pays for an event.
 func BenchmarkRecord(b *testing.B) {
 	l := open(b, Options{File: filepath.Join(b.TempDir(), "audit"), Queue: 1 << 16, OnFull: Block})
-	e := events()[5]
+	e := sample()[5]
 	b.ReportAllocs()
 	for b.Loop() {
-		l.Record(e)
+		next := NewEvent(e.Event)
+		*next = *e
+		l.Record(next)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	_ "embed"
 	"encoding/base64"
 	"encoding/json"
+	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -105,17 +106,41 @@ type TLSFacts struct {
 	Verified    string `json:"verified,omitempty"`
 }
 
-// append appends the event's line. A name may be anything that a client has made up, so nothing of it may end the line, or pass
+// events are those that are not in use. There are several to a session, and each is big.
+var events = sync.Pool{New: func() any { return new(Event) }}
+
+// NewEvent returns an empty event, for Record.
+func NewEvent(kind Kind) *Event {
+	e := events.Get().(*Event)
+	e.Event = kind
+	return e
+}
+
+// free is for an event that has been written, or is lost.
+func (e *Event) free() {
+	*e = Event{}
+	events.Put(e)
+}
+
+// lineWriter makes lines of events. The zero value is ready.
+type lineWriter struct {
+	line bytes.Buffer
+	json *json.Encoder
+}
+
+// append appends an event's line. A name may be anything that a client has made up, so nothing of it may end the line, or pass
 // for another field, or move the cursor of whoever reads it on a terminal.
-func (e *Event) append(b []byte) []byte {
+func (w *lineWriter) append(b []byte, e *Event) []byte {
 	e.UserRaw, e.TextRaw, e.PathRaw, e.ResolvedRaw, e.FromRaw = raw(e.User), raw(e.Text), raw(e.Path), raw(e.Resolved), raw(e.From)
-	var line bytes.Buffer
-	enc := json.NewEncoder(&line)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(e); err != nil {
+	if w.json == nil {
+		w.json = json.NewEncoder(&w.line)
+		w.json.SetEscapeHTML(false)
+	}
+	w.line.Reset()
+	if err := w.json.Encode(e); err != nil {
 		panic("audit: " + err.Error()) // of strings, numbers and times: cannot be
 	}
-	return appendSafely(b, line.Bytes())
+	return appendSafely(b, w.line.Bytes())
 }
 
 // raw is a text's bytes in base64 if JSON cannot have them, and U+FFFD stands there instead: whoever chooses names could otherwise

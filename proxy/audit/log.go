@@ -54,11 +54,12 @@ type Log struct {
 	seq           uint64
 	fresh         bool // the file does not say yet who writes it
 	file, xferlog *sink
+	lines         lineWriter
 }
 
 // item is an event that waits to be written.
 type item struct {
-	event   Event
+	event   *Event
 	flushed chan<- struct{} // closed once it is written; nil: nobody waits
 }
 
@@ -78,9 +79,9 @@ func Open(o Options) (*Log, error) {
 	return l, nil
 }
 
-// Record records an event. It does not wait, unless the Log is to Block and no more events can wait. It reports false if the event is
-// lost.
-func (l *Log) Record(e Event) bool { return l.put(item{event: e}) }
+// Record records an event, which is the Log's from then on. It does not wait, unless the Log is to Block and no more events can wait. It
+// reports false if the event is lost.
+func (l *Log) Record(e *Event) bool { return l.put(item{event: e}) }
 
 // Hurry has nobody wait any more, not even where the Log is to Block: the process must end, and what its files do not take is lost.
 func (l *Log) Hurry() { l.hurry.Do(func() { close(l.hurried) }) }
@@ -97,7 +98,7 @@ func (l *Log) Closed() bool {
 
 // RecordNow records an event and waits until it has been written: what happens next is known then to follow it, even if the process
 // is killed. It reports false if that takes longer than patience, or if the event is lost; without a limit if the Log is to Block.
-func (l *Log) RecordNow(e Event, patience time.Duration) bool {
+func (l *Log) RecordNow(e *Event, patience time.Duration) bool {
 	flushed := make(chan struct{})
 	if !l.put(item{e, flushed}) {
 		return false
@@ -143,6 +144,7 @@ func (l *Log) put(i item) bool {
 		l.since = i.event.Time
 	}
 	l.lost++
+	i.event.free()
 	return false
 }
 
@@ -238,19 +240,20 @@ func (l *Log) writeAll(batch []item) bool {
 	var flushed []chan<- struct{}
 	if l.fresh {
 		l.fresh = false
-		lines = l.append(lines, Event{Event: Opened, Time: time.Now().UTC(), Version: l.o.Version, PID: os.Getpid()})
+		lines = l.append(lines, &Event{Event: Opened, Time: time.Now().UTC(), Version: l.o.Version, PID: os.Getpid()})
 	}
 	l.mu.Lock()
 	lost, since := l.lost, l.since
 	l.lost = 0
 	l.mu.Unlock()
 	if lost > 0 {
-		lines = l.append(lines, Event{Event: Dropped, Time: time.Now().UTC(), Lost: lost, Since: &since})
+		lines = l.append(lines, &Event{Event: Dropped, Time: time.Now().UTC(), Lost: lost, Since: &since})
 	}
 	for n := range batch {
 		i := &batch[n]
 		lines = l.append(lines, i.event)
 		transfers = i.event.appendXferlog(transfers)
+		i.event.free()
 		if i.flushed != nil {
 			flushed = append(flushed, i.flushed)
 		}
@@ -270,10 +273,10 @@ func (l *Log) writeAll(batch []item) bool {
 	return l.insist(&l.file, lines)
 }
 
-func (l *Log) append(b []byte, e Event) []byte {
+func (l *Log) append(b []byte, e *Event) []byte {
 	l.seq++
 	e.Schema, e.Seq = Schema, l.seq
-	return e.append(b)
+	return l.lines.append(b, e)
 }
 
 // insist writes lines to a file until they are there. What they are written to may change meanwhile, if somebody makes room by that.
