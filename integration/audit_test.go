@@ -209,52 +209,59 @@ func TestAuditTLS(t *testing.T) {
 
 // TestAuditKilled: what was on its way when ftpalg was killed has begun in the record and not ended; every line is whole.
 func TestAuditKilled(t *testing.T) {
-	l := newLab(t)
-	s := startServer(t, l, nil)
-	s.give(t, "file", make([]byte, 64<<20))
-	record := filepath.Join(l.Dir, "audit.jsonl")
-	config := fmt.Sprintf("listeners: [{mode: tproxy}]\naudit: {file: %s}\n", record)
-	g := l.startGateway(config)
-	at := s.AddrPort(v4)
-	var open []net.Conn
-	for i := range 6 {
-		k := l.logIn(t, at)
-		verb := []string{"RETR file", fmt.Sprintf("STOR up%d", i)}[i%2]
-		data := l.begin(t, k, at, verb)
-		if i%2 == 1 {
-			io.WriteString(data, "some")
-		}
-		open = append(open, data)
-	}
-	k := l.logIn(t, at)
-	l.send(t, k, at, "STOR whole", []byte("whole"), true)
-	g.until("its end is recorded", func() bool { return len(of(readAudit(t, record), audit.Transfer)) == 1 })
-	g.Signal(syscall.SIGKILL)
-	<-g.ended
-	for _, c := range open {
-		c.Close()
-	}
-	events := readAudit(t, record)
-	begun := map[string]string{}
-	for _, e := range events {
-		switch e.Event {
-		case audit.TransferStart:
-			begun[e.Session] = e.Path
-		case audit.Transfer:
-			delete(begun, e.Session)
-		}
-	}
-	if len(begun) != len(open) {
-		t.Errorf("%d transfers were on their way, and by the record it is %v", len(open), begun)
-	}
-	before := len(events)
-	g = l.startGatewayAs(config, func(ctx context.Context, program string, args ...string) *exec.Cmd {
-		return l.Firewall.Command(ctx, program, args...)
-	})
-	g.until("the next process begins", func() bool { return len(readAudit(t, record)) > before })
-	g.Stop()
-	if events = readAudit(t, record); len(events) <= before || events[before].Event != audit.Opened || events[before].Seq != 1 {
-		t.Errorf("the next process does not begin anew: %+v", events[before:])
+	for _, path := range []string{"kernel", "splice"} {
+		t.Run(path, func(t *testing.T) {
+			l := newLab(t)
+			s := startServer(t, l, nil)
+			s.give(t, "file", make([]byte, 64<<20))
+			record := filepath.Join(l.Dir, "audit.jsonl")
+			config := fmt.Sprintf("listeners: [{mode: tproxy, data_path: %s}]\naudit: {file: %s}\n", path, record)
+			g := l.startGateway(config)
+			at := s.AddrPort(v4)
+			var open []net.Conn
+			for i := range 6 {
+				k := l.logIn(t, at)
+				verb := []string{"RETR file", fmt.Sprintf("STOR up%d", i)}[i%2]
+				data := l.begin(t, k, at, verb)
+				if i%2 == 1 {
+					io.WriteString(data, "some")
+				}
+				open = append(open, data)
+			}
+			k := l.logIn(t, at)
+			l.send(t, k, at, "STOR whole", []byte("whole"), true)
+			g.until("its end is recorded", func() bool { return len(of(readAudit(t, record), audit.Transfer)) == 1 })
+			g.Signal(syscall.SIGKILL)
+			<-g.ended
+			for _, c := range open {
+				c.Close()
+			}
+			events := readAudit(t, record)
+			begun := map[string]string{}
+			for _, e := range events {
+				switch e.Event {
+				case audit.TransferStart:
+					begun[e.Session] = e.Path
+				case audit.Transfer:
+					delete(begun, e.Session)
+					if e.Carriage != path {
+						t.Errorf("the whole one went by %s", e.Carriage)
+					}
+				}
+			}
+			if len(begun) != len(open) {
+				t.Errorf("%d transfers were on their way, and by the record it is %v", len(open), begun)
+			}
+			before := len(events)
+			g = l.startGatewayAs(config, func(ctx context.Context, program string, args ...string) *exec.Cmd {
+				return l.Firewall.Command(ctx, program, args...)
+			})
+			g.until("the next process begins", func() bool { return len(readAudit(t, record)) > before })
+			g.Stop()
+			if events = readAudit(t, record); len(events) <= before || events[before].Event != audit.Opened || events[before].Seq != 1 {
+				t.Errorf("the next process does not begin anew: %+v", events[before:])
+			}
+		})
 	}
 }
 

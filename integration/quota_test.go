@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"ftpalg/proxy/audit"
@@ -75,6 +76,12 @@ policy:
 	fetch("450")
 	g.Stop()
 	g = l.startGateway(config)
+	fetch("450")
+	// Another gateway that would count in the same file does not start: two would each know half.
+	second := strings.Replace(config, "mode: tproxy", "mode: explicit, address: '127.0.0.1:2199'", 1)
+	if said := l.fails("second", l.Firewall.Command, second); !strings.Contains(said, "policy.state: "+filepath.Join(l.Dir, "quotas")+": another process has this file open") {
+		t.Errorf("a second gateway with the same counts says: %s", said)
+	}
 	fetch("450")
 	g.Stop()
 	g.checkClean()
