@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 common=/usr/share/common-licenses/Apache-2.0
+gpl=/usr/share/common-licenses/GPL-2
 
 # licence PATH VERSION DIR prints the texts that a module, or Go, comes with.
 licence() {
@@ -13,6 +14,9 @@ licence() {
 		found=1
 		if head -5 "$file" | grep -q 'Apache License'; then
 			printf 'Licensed under the Apache License, Version 2.0; its text is in %s.\n' $common
+		elif grep -q '^Full text of gpl-2.0.txt:$' "$file"; then # one of two to choose from, and not our choice
+			sed '/^Full text of gpl-2.0.txt:$/,$d' "$file" | sed '$d'
+			printf 'Here the BSD 3-clause licence is chosen. The text of the other is in %s.\n' $gpl
 		else
 			cat "$file"
 			echo
