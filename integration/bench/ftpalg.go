@@ -109,6 +109,9 @@ func startFtpalgWith(f *firewall, listener string, control netip.AddrPort, secur
 	w := &way{Control: control, Plain: !secured, TLS: secured, Version: ftpalgVersion(program)}
 	// There is room for all sessions of the benchmark, whose clients are few addresses.
 	config := fmt.Sprintf("listeners: [{%s}]\nlimits: {sessions: 20000, sessions_per_client: 20000, sessions_in_login: 20000, pending_connections: 4096}\nlog: {level: warn}\n", listener) + more
+	if profileFile != "" {
+		config += "privileges: {drop: false}\n" // the profile's files are nowhere that ftpalg would write to
+	}
 	if secured {
 		cert, key, err := tlsmitm.NewAuthority(tlsmitm.AuthorityOptions{Name: "ftpalg's authority", Lifetime: 7 * 24 * time.Hour})
 		if err == nil {
