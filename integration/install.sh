@@ -16,8 +16,8 @@ clients=(curl lftp tnftp wget ncftp python3 perl chromium-headless-shell filezil
 tools=(ca-certificates conntrack gcc iproute2 libc6-dev nftables openssl procps strace systemd util-linux)
 # What packages are made of, and judged by; debootstrap makes the system that one is installed in.
 packaging=(apparmor debootstrap dpkg-dev lintian logrotate man-db mandoc)
-# mod-crypto is ProFTPD's TLS; haproxy is no server, but stands before and behind the gateway.
-servers=(vsftpd proftpd-core proftpd-mod-crypto pure-ftpd slapd fail2ban haproxy)
+# mod-crypto is ProFTPD's TLS; haproxy is no server, but stands before and behind the gateway; prometheus watches it.
+servers=(vsftpd proftpd-core proftpd-mod-crypto pure-ftpd slapd fail2ban haproxy prometheus)
 # TLS for Net::FTP and for pyftpdlib.
 secure=(libio-socket-ssl-perl python3-openssl)
 # Debian's own Python must be the one that imports pyftpdlib: /usr/bin/python3.
@@ -41,7 +41,7 @@ mirror() {
 
 # libraries DEB prints the shared libraries and PAM modules that a package depends on, and none of the services.
 libraries() {
-	dpkg-deb -f "$1" Depends | tr ',' '\n' | sed 's/([^)]*)//g; s/|.*//; s/ //g' | grep '^lib'
+	dpkg-deb -f "$1" Depends | tr ',' '\n' | sed 's/([^)]*)//g; s/|.*//; s/ //g' | grep '^lib' | grep -v '^libjs-'
 }
 
 if present; then

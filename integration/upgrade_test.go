@@ -170,6 +170,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 			}
 			// Somebody answers administrators all the time, at last the next process.
 			answered := 0
+			g.await("msg=administration")
 			clients.Go(func() {
 				for asks := admin.NewClient(socket); !over.Load(); time.Sleep(time.Millisecond) {
 					stats, err := asks.Stats(t.Context())

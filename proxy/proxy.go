@@ -174,6 +174,11 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		}
 	}
 	p.listeners = next
+	var names []string
+	for i := range cfg.Listeners {
+		names = append(names, cfg.Listeners[i].Name)
+	}
+	p.live.Listening(names)
 	for _, l := range opened {
 		s := l.setting.Load().listener
 		p.log.Info("listening", "listener", s.Name, "mode", s.Mode, "address", dataconn.AddrPort(l.Addr()))

@@ -72,8 +72,9 @@ type Command struct {
 type Live struct {
 	metrics *Metrics
 
-	mu      sync.Mutex
-	entries map[string]*Entry
+	mu        sync.Mutex
+	entries   map[string]*Entry
+	listeners []string // of the configuration in force
 }
 
 // NewLive makes one without sessions.
@@ -81,6 +82,16 @@ func NewLive() *Live { return &Live{metrics: newMetrics(), entries: map[string]*
 
 // Metrics is what is counted.
 func (l *Live) Metrics() *Metrics { return l.metrics }
+
+// Listening says which listeners there are from now on, by name.
+func (l *Live) Listening(names []string) {
+	l.mu.Lock()
+	l.listeners = names
+	l.mu.Unlock()
+	for _, n := range names {
+		l.metrics.begin(n)
+	}
+}
 
 // Entry is one session's place in a Live. It is told of it by the session's goroutine, and read by any other.
 type Entry struct {
@@ -236,16 +247,25 @@ func (l *Live) all() []*Entry {
 // tally is how many sessions of each listener are at what. A state that all have left is 0 and not gone.
 func (l *Live) tally() map[string]map[State]int {
 	n := map[string]map[State]int{}
-	for _, e := range l.all() {
-		e.mu.Lock()
-		listener, state := e.s.Listener, e.state()
-		e.mu.Unlock()
+	begin := func(listener string) {
 		if n[listener] == nil {
 			n[listener] = map[State]int{}
 			for _, s := range states {
 				n[listener][s] = 0
 			}
 		}
+	}
+	l.mu.Lock()
+	listeners := l.listeners
+	l.mu.Unlock()
+	for _, name := range listeners {
+		begin(name)
+	}
+	for _, e := range l.all() {
+		e.mu.Lock()
+		listener, state := e.s.Listener, e.state()
+		e.mu.Unlock()
+		begin(listener) // or it is one that a reload has ended
 		n[listener][state]++
 	}
 	return n

@@ -113,6 +113,9 @@ func newMetrics() *Metrics {
 	m.dropped = prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: "replies_dropped_total", Help: "Replies that servers sent unasked."})
 	m.unverified = prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: "tls_verification_failures_total",
 		Help: "Servers whose certificate is not to be trusted."})
+	for _, ok := range []bool{true, false} {
+		m.reloads.WithLabelValues(outcomeOf(ok))
+	}
 	m.registry.MustRegister(m.dropped, m.unverified, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -161,6 +164,20 @@ func (m *Metrics) observe(listener string, event control.Event) {
 		m.verified(v.Err)
 		m.ended.WithLabelValues(listener, reasonOf(v)).Inc()
 		m.duration.WithLabelValues(listener).Observe(v.Duration.Seconds())
+	}
+}
+
+// begin has a listener's counts begin, at zero: what first appears as one is no increase to Prometheus.
+func (m *Metrics) begin(listener string) {
+	for _, c := range []*prometheus.CounterVec{m.started, m.acceptErrors} {
+		c.WithLabelValues(listener)
+	}
+	for _, c := range []*prometheus.CounterVec{m.logins, m.proxyLogins} {
+		c.WithLabelValues(listener, outcomeOf(true))
+		c.WithLabelValues(listener, outcomeOf(false))
+	}
+	for _, d := range []config.MoveDirection{config.DirectionDownload, config.DirectionUpload} {
+		m.transfers.WithLabelValues(listener, string(d), carriageOf(""), "broken")
 	}
 }
 
