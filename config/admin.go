@@ -18,6 +18,11 @@ type Metrics struct {
 	Address netip.AddrPort `yaml:"address"` // the zero value: nowhere
 }
 
+// Status is where the page for people is.
+type Status struct {
+	Address netip.AddrPort `yaml:"address"` // of the loopback interface; the zero value: nowhere
+}
+
 // Privileges are what the process keeps of those that it is started with.
 type Privileges struct {
 	User string `yaml:"user"` // whom a process that root has started runs as, by name or number; empty: root
@@ -55,6 +60,13 @@ func (k *checker) admin(c *Config) {
 		k.fault("privileges.user", "%s is no user's name or number", quoted(p.User))
 	} else if p.User != "" && !p.Drop {
 		k.fault("privileges.user", "is given, but privileges.drop is false; another user has fewer privileges")
+	}
+	if a := c.Status.Address; a.IsValid() && !a.Addr().IsLoopback() {
+		k.fault("status.address", "%s is no loopback address, such as 127.0.0.1:9722 or [::1]:9722; the page asks nobody who they are: from elsewhere, use ssh -L", a)
+	} else if a.IsValid() && a.Port() == 0 {
+		k.fault("status.address", "has no port")
+	} else if a.IsValid() && a == c.Metrics.Address {
+		k.fault("status.address", "is metrics.address too; give each a port of its own")
 	}
 	if a := c.Metrics.Address; a.IsValid() && a.Port() == 0 {
 		k.fault("metrics.address", "has no port")

@@ -110,6 +110,7 @@ type Config struct {
 	Audit    Audit    `yaml:"audit"`
 	Admin    Admin    `yaml:"admin"`
 	Metrics  Metrics  `yaml:"metrics"`
+	Status   Status   `yaml:"status"`
 	// Privileges are what the process keeps of those that it is started with.
 	Privileges Privileges `yaml:"privileges"`
 	TLS        TLS        `yaml:"tls"`

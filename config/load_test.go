@@ -270,7 +270,7 @@ func TestPrecedence(t *testing.T) {
 			return fmt.Sprint(10 + layer)
 		case "firewall":
 			return []string{"apply", "ignore", "apply"}[layer]
-		case "metrics.address":
+		case "metrics.address", "status.address":
 			return fmt.Sprintf("127.0.0.1:%d", 9700+layer)
 		case "accounts.ldap.url":
 			return fmt.Sprintf("ldaps://h%d.example.com", layer)

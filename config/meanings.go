@@ -325,6 +325,10 @@ var meanings = []meaning{
 	{key: "metrics.address", byDefault: "none",
 		text: "IP:PORT of an HTTP server for them. They name listeners and rules, but no client, user or file. It asks nobody who they are."},
 
+	{key: "status", text: "A page for people about what happens now, and in the last hour. It is read-only."},
+	{key: "status.address", byDefault: "none",
+		text: "IP:PORT of the loopback interface at which a browser finds it. It asks nobody who they are, so whoever has an account on this machine may look."},
+
 	{key: "privileges", text: "What `ftpalg run` gives up when it is started as root, or with more than it needs."},
 	{key: "privileges.user", byDefault: "root stays root",
 		text: "Name or number of the user whom the process becomes. The configuration, what it names, and the directories that are written to must be his."},

@@ -77,8 +77,10 @@ type Server struct {
 
 	mu      sync.Mutex
 	metrics config.Metrics // where scraped listens
+	status  config.Status  // where page listens
 	socket  *socket
 	scraped *http.Server // nil: there are no metrics
+	page    *status      // nil: there is no status page
 	closed  bool
 }
 
@@ -88,7 +90,7 @@ func New(g Gateway, o Orders, version string, log *slog.Logger) *Server {
 	return &Server{gateway: g, orders: o, version: version, log: log, started: time.Now()}
 }
 
-// Adopt has the Server listen where a configuration says. What it says of both addresses is tried, and the error names what cannot
+// Adopt has the Server listen where a configuration says. What it says of all addresses is tried, and the error names what cannot
 // be; where it has listened before it goes on then.
 func (s *Server) Adopt(cfg *config.Config) error {
 	s.mu.Lock()
@@ -123,6 +125,15 @@ func (s *Server) Adopt(cfg *config.Config) error {
 			s.scraped, s.metrics = next, cfg.Metrics
 		}
 	}
+	if cfg.Status != s.status {
+		next, err := s.openStatus(cfg.Status)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("status.address: %w", err))
+		} else {
+			s.page.close()
+			s.page, s.status = next, cfg.Status
+		}
+	}
 	return errors.Join(faults...)
 }
 
@@ -131,9 +142,16 @@ func (s *Server) Adopt(cfg *config.Config) error {
 func (s *Server) Retire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closeWeb()
+}
+
+// closeWeb ends what listens at addresses.
+func (s *Server) closeWeb() {
 	if s.scraped != nil {
 		s.scraped.Close()
 	}
+	s.page.close()
+	s.page = nil
 }
 
 // Close stops listening. Who is being answered hears no more.
@@ -142,9 +160,7 @@ func (s *Server) Close() {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.socket.close()
-	if s.scraped != nil {
-		s.scraped.Close()
-	}
+	s.closeWeb()
 }
 
 // newHTTP makes an HTTP server that a silent or slow client costs little.
@@ -153,19 +169,23 @@ func (s *Server) newHTTP(h http.Handler) *http.Server {
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
 }
 
-// openMetrics serves counts. The port may be shared with the same user's processes, of which the one before us may not have let go of
-// it yet.
-func (s *Server) openMetrics(m config.Metrics) (*http.Server, error) {
-	if !m.Address.IsValid() {
-		return nil, nil
-	}
+// listen listens for HTTP. The port may be shared with the same user's processes, of which the one before us may not have let go of it yet.
+func listen(at netip.AddrPort) (net.Listener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }); e != nil {
 			return e
 		}
 		return err
 	}}
-	l, err := lc.Listen(context.Background(), "tcp", m.Address.String())
+	return lc.Listen(context.Background(), "tcp", at.String())
+}
+
+// openMetrics serves counts.
+func (s *Server) openMetrics(m config.Metrics) (*http.Server, error) {
+	if !m.Address.IsValid() {
+		return nil, nil
+	}
+	l, err := listen(m.Address)
 	if err != nil {
 		return nil, err
 	}
