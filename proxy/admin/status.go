@@ -477,7 +477,7 @@ func amount(n float64) string {
 	for n >= 999.5 && at < len(units)-1 {
 		n, at = n/1000, at+1
 	}
-	if at == 0 || n >= 99.5 {
+	if at == 0 || n >= 99.95 {
 		return fmt.Sprintf("%.0f %s", n, units[at])
 	}
 	return fmt.Sprintf("%.1f %s", n, units[at])
