@@ -229,6 +229,11 @@ func TestPackage(t *testing.T) {
 		t.Errorf("the version is %s", said)
 	}
 	i.run("bash", "-n", "/usr/share/bash-completion/completions/ftpalg")
+	for _, file := range []string{dashboardFile, alertsFile} {
+		if got := readAll(i.root + "/usr/share/doc/ftpalg/examples/grafana/" + filepath.Base(file)); len(got) == 0 || string(got) != string(readAll(file)) {
+			t.Errorf("the package's %s has %d bytes", filepath.Base(file), len(got))
+		}
+	}
 
 	// As it is delivered, it runs, and is there for nobody else.
 	g := i.serve("as-delivered")
@@ -242,6 +247,18 @@ func TestPackage(t *testing.T) {
 			c.Close()
 		}
 		cancel()
+	}
+	// Root sees what it does at once, group ftpalg sees it too, and nobody else; of them root alone orders.
+	g.await("msg=administration")
+	i.run("ftpalg", "loglevel", "info")
+	for _, who := range []struct{ user, group, command, says string }{
+		{"root", "root", "sessions", "WHAT MOVES"}, {"nobody", "ftpalg", "stats", "serving"},
+		{"nobody", "ftpalg", "drain", "admin.writers"}, {"nobody", "nogroup", "stats", "closed to this user"},
+	} {
+		said, _ := i.command(t.Context(), "setpriv", "--reuid="+who.user, "--regid="+who.group, "--clear-groups", "ftpalg", who.command).CombinedOutput()
+		if !strings.Contains(string(said), who.says) {
+			t.Errorf("%s of group %s is told by ftpalg %s: %.300s", who.user, who.group, who.command, said)
+		}
 	}
 	g.Stop()
 	g.checkClean()
