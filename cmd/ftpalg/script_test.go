@@ -29,10 +29,11 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"ftpalg": mai
 //	fails CODE ARG...            ftpalg ends with that exit code
 //	gateway NAME ARG...          starts ftpalg run ARG... in the background
 //	await NAME REGEXP [VAR]      waits until it has logged a line, after those awaited before; VAR is what the group matched
-//	signal NAME HUP|INT|TERM     sends a signal
+//	signal NAME HUP|INT|TERM|KILL     sends a signal
 //	exits NAME CODE              waits until it has ended
 //	talk ADDRESS REPLY [SAY REPLY]...  an FTP conversation; each REPLY is a regular expression; SAY may be signal:NAME:TERM
-//	hang ADDRESS                 connects, and says nothing until the script's end
+//	hang ADDRESS [REPLY]         connects, and says nothing until the script's end; REPLY is a regular expression of the greeting
+//	learn VAR REGEXP             VAR is what the group matched in the last output
 //	occupy VAR                   listens on a free port until the script's end; VAR is its address
 //	unprivileged CODE FILE ARG... as fails, as nobody; FILE is the configuration
 //	lack WHAT                    fails where nothing may be lacking
@@ -54,7 +55,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fails": fails, "gateway": startGateway, "await": await, "signal": signalGateway, "exits": exits, "talk": talk,
-			"occupy": occupy, "hang": hang, "unprivileged": unprivileged, "lack": lack,
+			"occupy": occupy, "hang": hang, "learn": learn, "unprivileged": unprivileged, "lack": lack,
 		},
 	})
 }
@@ -146,10 +147,10 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-var signals = map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM}
+var signals = map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
 
 func signalGateway(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, neg, len(args) == 2 && signals[args[len(args)-1]] != 0, "signal NAME HUP|INT|TERM")
+	usage(ts, neg, len(args) == 2 && signals[args[len(args)-1]] != 0, "signal NAME HUP|INT|TERM|KILL")
 	ts.Check(find(ts, args[0]).cmd.Process.Signal(signals[args[1]]))
 }
 
@@ -208,10 +209,29 @@ func talk(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func hang(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, neg, len(args) == 1, "hang ADDRESS")
+	usage(ts, neg, len(args) == 1 || len(args) == 2, "hang ADDRESS [REPLY]")
 	c, err := net.DialTimeout("tcp", args[0], stuck)
 	ts.Check(err)
 	ts.Defer(func() { c.Close() })
+	if len(args) == 2 {
+		c.SetDeadline(time.Now().Add(stuck))
+		line, err := bufio.NewReader(c).ReadString('\n')
+		ts.Check(err)
+		if ok, err := regexp.MatchString(args[1], line); !ok {
+			ts.Fatalf("heard %q, want %s %v", line, args[1], err)
+		}
+	}
+}
+
+func learn(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 2, "learn VAR REGEXP")
+	want, err := regexp.Compile(args[1])
+	ts.Check(err)
+	m := want.FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(m) != 2 {
+		ts.Fatalf("no match for %s in stdout", args[1])
+	}
+	ts.Setenv(args[0], m[1])
 }
 
 func occupy(ts *testscript.TestScript, neg bool, args []string) {
