@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -264,7 +265,10 @@ func TestPackage(t *testing.T) {
 	g.checkClean()
 
 	// Configured as a firewall, it carries files.
-	const configuration = "listeners:\n  - mode: tproxy\naudit:\n  file: /var/log/ftpalg/audit.jsonl\n" + modest
+	_, chapter, _ := strings.Cut(string(readAll("../README.md")), "### A firewall from nothing")
+	_, block, _ := strings.Cut(chapter, "```yaml\n")
+	block, _, _ = strings.Cut(block, "```")
+	configuration := strings.ReplaceAll(block, "lan0", clientSide) + modest
 	for name, text := range map[string]string{"ftpalg.yaml": configuration, "authority.key": "a key"} {
 		if err := os.WriteFile(filepath.Join(i.root, "etc/ftpalg", name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -272,7 +276,6 @@ func TestPackage(t *testing.T) {
 	}
 	i.run("ftpalg", "check", "/etc/ftpalg/ftpalg.yaml")
 	i.DropForward()
-	i.run("ftpalg", "rules", "--apply", "-c", "/etc/ftpalg/ftpalg.yaml")
 	if err := os.WriteFile(filepath.Join(s.Home, "file"), []byte("hello"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -286,6 +289,19 @@ func TestPackage(t *testing.T) {
 	old := i.serve("old")
 	k := i.logIn(t, at)
 	carries(k)
+	for _, c := range []struct{ command, says string }{
+		{"ftpalg sessions", "idle"}, {"ftpalg stats", "transfers_total{"}, {"tail -n 1 /var/log/ftpalg/audit.jsonl", `"path":"`},
+	} {
+		if !strings.Contains(chapter, "\n    "+c.command+"\n") {
+			t.Errorf("README does not have %s", c.command)
+		}
+		if said := i.run("sh", "-c", c.command); !strings.Contains(said, c.says) {
+			t.Errorf("%s: %.300s", c.command, said)
+		}
+	}
+	if all := i.scrape(t, netip.MustParseAddrPort("127.0.0.1:9721")); count(all, "ftpalg_transfers_total", `outcome="whole"`) != 1 {
+		t.Error("the metrics do not have that transfer")
+	}
 
 	// Upgraded, while that session goes on: the new program lets the next one in, the old one ends with its last.
 	calls := i.pretendSystemd(old.pid())
