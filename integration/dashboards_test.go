@@ -22,6 +22,12 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// What is shipped for Grafana and Prometheus.
+const (
+	dashboardFile = "../config/grafana/ftpalg.json"
+	alertsFile    = "../config/grafana/ftpalg-alerts.yaml"
+)
+
 // dashboard is as much of Grafana's form as its contents can be wrong in.
 type dashboard struct {
 	Title      string
@@ -58,11 +64,11 @@ func TestDashboards(t *testing.T) {
 		lack(t, "prometheus (see install.sh)")
 	}
 	var d dashboard
-	if err := json.Unmarshal(readAll(filepath.Join(moduleRoot(t), "config/grafana/ftpalg.json")), &d); err != nil {
+	if err := json.Unmarshal(readAll(dashboardFile), &d); err != nil {
 		t.Fatal(err)
 	}
 	var a alerts
-	if err := yaml.Unmarshal(readAll(filepath.Join(moduleRoot(t), "config/grafana/ftpalg-alerts.yaml")), &a); err != nil {
+	if err := yaml.Unmarshal(readAll(alertsFile), &a); err != nil {
 		t.Fatal(err)
 	}
 
