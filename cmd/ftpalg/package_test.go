@@ -24,15 +24,15 @@ func TestPackagedConfiguration(t *testing.T) {
 			t.Errorf("%s listens on %s", l.Name, l.Address)
 		}
 	}
-	if c.Admin.Socket != defaultSocket || len(c.Admin.Writers) > 0 || c.Metrics.Address.IsValid() {
+	if c.Admin.Socket != defaultSocket || len(c.Admin.Writers) > 0 || c.Metrics.Address.IsValid() || c.Status.Address.IsValid() {
 		t.Errorf("administrators: %+v, metrics: %+v", c.Admin, c.Metrics)
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	suggestions := regexp.MustCompile(`(?m)(^#[a-z]+:\n|^#  .*\n)+`).FindAllString(string(text), -1)
-	if len(suggestions) != 6 {
+	suggestions := regexp.MustCompile(`(?m)(^#[a-z]+:( [a-z]+)?\n|^#  .*\n)+`).FindAllString(string(text), -1)
+	if len(suggestions) != 7 {
 		t.Fatalf("%d suggestions", len(suggestions))
 	}
 	dir := t.TempDir()
