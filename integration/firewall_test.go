@@ -132,7 +132,10 @@ func TestFirewallReload(t *testing.T) {
 	if got := l.Firewall.must("sh", "-c", "ip rule; ip route show table 3991; ip route show table 3990 2>/dev/null || true"); !strings.Contains(got, "lookup 3991") || strings.Contains(got, "3990") {
 		t.Errorf("with another routing table: %s", got)
 	}
-	g.reload("listeners: [{mode: explicit, address: '127.0.0.1:2122'}]\nfirewall: apply\n")
+	g.reload("listeners: [{mode: explicit, address: '127.0.0.1:2122'}]\nfirewall: apply\nroute_table: 3991\n")
+	if got := l.Firewall.must("sh", "-c", "ip rule; ip -6 rule; ip route show table 3991 2>/dev/null || true"); strings.Contains(got, "3991") || strings.Contains(got, "local default") {
+		t.Errorf("without a listener that has rules there are routes: %s", got)
+	}
 	if got := table(); !strings.Contains(got, "No such file") {
 		t.Errorf("without a listener that has rules: %s", got)
 	}

@@ -41,8 +41,13 @@ func (u *upkeep) adopt(cfg *config.Config) error {
 	defer u.mu.Unlock()
 	plan := Plan(cfg)
 	needed := plan.Divert || plan.Pinholes || len(plan.Intercepts) > 0
-	apply := cfg.Firewall == config.FirewallApply && (needed || u.applied)
-	if apply {
+	apply := cfg.Firewall == config.FirewallApply && needed
+	switch {
+	case cfg.Firewall == config.FirewallApply && u.applied && !needed:
+		if err := firewall.Remove(u.plan); err != nil {
+			return fmt.Errorf("firewall: apply is configured, nothing is to be intercepted any more, and: %w", err)
+		}
+	case apply:
 		if u.applied && (u.plan.Mark != plan.Mark || u.plan.DivertMark != plan.DivertMark || u.plan.RouteTable != plan.RouteTable) {
 			if err := firewall.Remove(u.plan); err != nil { // its routes would be nobody's
 				u.log.Warn("the routes of the configuration before are not all removed", "error", err)
@@ -52,10 +57,10 @@ func (u *upkeep) adopt(cfg *config.Config) error {
 		if plan, err = u.putInForce(plan); err != nil {
 			return fmt.Errorf("firewall: apply is configured, and: %w", err)
 		}
-	} else {
+	default:
 		plan.Pinholes, plan.PinholeNAT = false, false // those say for themselves what they lack
 	}
-	u.how, u.plan, u.applied = cfg.Firewall, plan, apply && needed
+	u.how, u.plan, u.applied = cfg.Firewall, plan, apply
 	return nil
 }
 
