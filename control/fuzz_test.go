@@ -666,6 +666,13 @@ func (m *match) judgeTransfer(e Transferred) {
 	m.t.Errorf("no sender ended after %d bytes: %+v", e.Bytes, e)
 }
 
+// written is what we have written to a peer until now. A clock may have us write more at any time.
+func (m *match) written(side dataconn.Side) [][]byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.toPeer[side]
+}
+
 // watch records what we write on a control connection.
 func (m *match) watch(c *ftptest.Conn, side dataconn.Side) {
 	m.count(c)

@@ -66,8 +66,7 @@ func playInStep(t *testing.T, script []byte) {
 	h.match.say(dataconn.Server, "220 ready\r\n")
 	h.match.say(dataconn.Client, "USER alice\r\n")
 	h.match.say(dataconn.Server, "230 in\r\n")
-	h.heard = len(h.toPeer[dataconn.Client])
-	h.told = len(h.toPeer[dataconn.Server])
+	h.heard, h.told = len(h.written(dataconn.Client)), len(h.written(dataconn.Server))
 	for i, op := range script {
 		if i >= 150 {
 			break
@@ -175,15 +174,15 @@ func (h *honest) tell(verb string) {
 
 // listen has both peers take in what they were told on their control connections.
 func (h *honest) listen() {
-	for ; h.told < len(h.toPeer[dataconn.Server]); h.told++ {
-		c, err := wire.NewReader(bytes.NewReader(h.toPeer[dataconn.Server][h.told]), wire.Limits{}).Command()
+	for told := h.written(dataconn.Server); h.told < len(told); h.told++ {
+		c, err := wire.NewReader(bytes.NewReader(told[h.told]), wire.Limits{}).Command()
 		if err == nil {
 			h.toAnswer = append(h.toAnswer, c)
 			h.impatient = h.impatient || c.Verb == "ABOR"
 		}
 	}
-	for ; h.heard < len(h.toPeer[dataconn.Client]); h.heard++ {
-		b := h.toPeer[dataconn.Client][h.heard]
+	for heard := h.written(dataconn.Client); h.heard < len(heard); h.heard++ {
+		b := heard[h.heard]
 		r, err := wire.NewReader(bytes.NewReader(b), wire.Limits{}).Reply()
 		if err != nil || r.Preliminary() {
 			continue
