@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -303,7 +305,26 @@ func TestPackage(t *testing.T) {
 		t.Error("the metrics do not have that transfer")
 	}
 
-	// Upgraded, while that session goes on: the new program lets the next one in, the old one ends with its last.
+	// Upgraded, while that session goes on and others come for a file each: the new program lets the next ones in, the old one ends with
+	// its last, and nobody notices.
+	var clients sync.WaitGroup
+	var over atomic.Bool
+	var files atomic.Int64
+	for range 4 {
+		clients.Go(func() {
+			for !over.Load() {
+				got, err := i.Client.Command(context.Background(), "curl", "-sS", "-m", "60", fmt.Sprintf("ftp://%s:%s@%v/file", ftpUser, ftpPassword, at)).CombinedOutput()
+				if err != nil || string(got) != "hello" {
+					t.Errorf("during the upgrade: %v, %s", err, got)
+					return
+				}
+				files.Add(1)
+			}
+		})
+	}
+	defer clients.Wait()
+	defer over.Store(true)
+	old.until("clients come", func() bool { return files.Load() > 20 })
 	calls := i.pretendSystemd(old.pid())
 	i.dpkg("-i", i.give(second))
 	starting := old.await("starting the next process")
@@ -322,6 +343,9 @@ func TestPackage(t *testing.T) {
 	}
 	carries(other)
 	other.ask("QUIT", "221")
+	over.Store(true)
+	clients.Wait()
+	t.Logf("%d files while the package was upgraded, none lost", files.Load())
 	if program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", next)); err != nil || strings.Contains(program, "deleted") {
 		t.Errorf("what goes on is %s, %v", program, err)
 	}
@@ -355,7 +379,7 @@ func TestPackage(t *testing.T) {
 	k.ask("QUIT", "221")
 	upgraded.Stop()
 	upgraded.checkClean()
-	if events := of(readAudit(t, i.root+"/var/log/ftpalg/audit.jsonl"), audit.Transfer); len(events) != 5 {
+	if events := of(readAudit(t, i.root+"/var/log/ftpalg/audit.jsonl"), audit.Transfer); len(events) != 5+int(files.Load()) {
 		t.Errorf("%d transfers are recorded", len(events))
 	}
 	if got := i.mode("/var/log/ftpalg/audit.jsonl"); !strings.HasPrefix(got, "ftpalg:ftpalg 6") {
