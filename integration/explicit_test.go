@@ -105,8 +105,9 @@ func ncftpVia(kind int) func(*visit) *exec.Cmd {
 	}
 }
 
-// netFTPVia is Perl's Net::FTP with a Firewall, whose account is in .netrc.
-func netFTPVia(kind int) func(*visit) *exec.Cmd {
+// netFTPVia is Perl's Net::FTP with a Firewall, whose account is in .netrc. If it is to use TLS, it begins in the way that tls says. It
+// says the server's host when TLS begins (SNI), also if that is an address, and verifies that the certificate is for it.
+func netFTPVia(kind int, tls string) func(*visit) *exec.Cmd {
 	return func(v *visit) *exec.Cmd {
 		v.write(".netrc", fmt.Sprintf("machine %s login %s password %s\n", v.proxy, proxyUser, proxyPassword))
 		script, err := filepath.Abs("testdata/firewall.pl")
@@ -116,6 +117,9 @@ func netFTPVia(kind int) func(*visit) *exec.Cmd {
 		args := []string{script, v.proxy.String(), fmt.Sprint(kind), v.server.Addr().String(), v.user, v.password, v.remote, v.local}
 		if kind == 0 { // there is no firewall for it: the user says where to go
 			args[3], args[4] = v.proxy.String(), fmt.Sprintf("%s@%s", v.user, v.server)
+		}
+		if v.tls != nil {
+			args = append(args, tls, v.tls.CA)
 		}
 		return v.commandAtHome("perl", args...)
 	}
@@ -157,14 +161,22 @@ var viaProxies = []viaProxy{
 	{"ncftp/7", "ncftp", "", "USER ftpuser@HOST paul", "no", ncftpVia(7), false},
 	{"ncftp/8", "ncftp", "", "USER ftpuser@HOST:21", "no", ncftpVia(8), true},
 	{"ncftp/9", "ncftp", "", "USER ftpuser@HOST 21", "no", ncftpVia(9), true},
-	{"netftp/0", "perl", "", "USER ftpuser@HOST:21", "no", netFTPVia(0), true},
-	{"netftp/1", "perl", "", "USER ftpuser@HOST", "no", netFTPVia(1), true},
-	{"netftp/2", "perl", "", "USER paul", "no", netFTPVia(2), false},
-	{"netftp/3", "perl", "", "SITE HOST", "no", netFTPVia(3), false},
-	{"netftp/4", "perl", "", "OPEN ***", "no", netFTPVia(4), false},
-	{"netftp/5", "perl", "joined", "USER ftpuser@paul@HOST", "no", netFTPVia(5), false},
-	{"netftp/6", "perl", "proxy-user@host", "USER paul@HOST", "no", netFTPVia(6), false},
-	{"netftp/7", "perl", "user@host, resp", "RESP ***", "no", netFTPVia(7), false},
+	{"netftp/0", "perl", "", "USER ftpuser@HOST:21", "both", netFTPVia(0, "starttls"), true},
+	{"netftp/1", "perl", "", "USER ftpuser@HOST", "both", netFTPVia(1, "starttls"), true},
+	{"netftp/2", "perl", "", "USER paul", "both", netFTPVia(2, "starttls"), false},
+	{"netftp/3", "perl", "", "SITE HOST", "both", netFTPVia(3, "starttls"), false},
+	{"netftp/4", "perl", "", "OPEN ***", "both", netFTPVia(4, "starttls"), false},
+	{"netftp/5", "perl", "joined", "USER ftpuser@paul@HOST", "both", netFTPVia(5, "starttls"), false},
+	{"netftp/6", "perl", "proxy-user@host", "USER paul@HOST", "both", netFTPVia(6, "starttls"), false},
+	{"netftp/7", "perl", "user@host, resp", "RESP ***", "both", netFTPVia(7, "starttls"), false},
+	{"netftp/0-implicit", "perl", "", "USER ftpuser@HOST:21", "yes", netFTPVia(0, "implicit"), true},
+	{"netftp/1-implicit", "perl", "", "USER ftpuser@HOST", "yes", netFTPVia(1, "implicit"), true},
+	{"netftp/2-implicit", "perl", "", "USER paul", "yes", netFTPVia(2, "implicit"), false},
+	{"netftp/3-implicit", "perl", "", "SITE HOST", "yes", netFTPVia(3, "implicit"), false},
+	{"netftp/4-implicit", "perl", "", "OPEN ***", "yes", netFTPVia(4, "implicit"), false},
+	{"netftp/5-implicit", "perl", "joined", "USER ftpuser@paul@HOST", "yes", netFTPVia(5, "implicit"), false},
+	{"netftp/6-implicit", "perl", "proxy-user@host", "USER paul@HOST", "yes", netFTPVia(6, "implicit"), false},
+	{"netftp/7-implicit", "perl", "user@host, resp", "RESP ***", "yes", netFTPVia(7, "implicit"), false},
 	{"curl/user@host", "curl", "", "USER ftpuser@HOST", "both", curlVia(""), true},
 	{"curl/sni", "curl", "", "USER ftpuser", "yes", curlForName, true},
 	{"curl/ftp-account", "curl", "", "USER ftpuser@HOST paul", "both", curlVia(" "+proxyUser, "--ftp-account", proxyPassword), false},
@@ -270,6 +282,51 @@ func TestExplicitClients(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNetFTPTrust: the settings that TestExplicitClients gives Net::FTP make it refuse a proxy that somebody else's authority vouches for,
+// and one with a name that is neither the proxy's nor the server's. So someone who takes the proxy's place learns no password.
+func TestNetFTPTrust(t *testing.T) {
+	need(t, "perl")
+	l := newLab(t)
+	own, other := l.newAuthority("gateway"), l.newAuthority("other")
+	g := l.startGateway(fmt.Sprintf("tls: {authority_cert: %s, authority_key: %s}\n", own.CertFile, own.KeyFile) + tunnelProxy)
+	script, err := filepath.Abs("testdata/firewall.pl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy, server := proxyAt(v4), serverAddress[v4].Addr().String()
+	for _, begins := range []string{"starttls", "implicit"} {
+		for _, c := range []struct {
+			what, ca, name string
+			trusts         bool
+		}{
+			{"proxy", own.CertFile, proxy.Addr().String(), true},
+			{"server", own.CertFile, server, true}, // which it says by SNI
+			{"authority", other.CertFile, server, false},
+			{"name", own.CertFile, "elsewhere.test", false},
+		} {
+			t.Run(begins+"/"+c.what, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute/2)
+				defer cancel()
+				from := len(g.log())
+				// There is no server: whoever trusts the proxy gets as far as to a failing login.
+				said, err := l.Client.Command(ctx, "perl", script, proxy.String(), "1", server, ftpUser, ftpPassword, "there.txt",
+					filepath.Join(t.TempDir(), "here.txt"), begins, c.ca, c.name).CombinedOutput()
+				if err == nil {
+					t.Error("it got a file from no server")
+				}
+				trusted := strings.Contains(string(said), "login: ")
+				if trusted != c.trusts || trusted != strings.Contains(g.log()[from:], `arrow=> text="USER `) ||
+					!trusted && !strings.Contains(string(said), "verif") {
+					t.Errorf("trusted: %v", trusted)
+					keep(t, "client.log", said)
+				}
+			})
+		}
+	}
+	g.Stop()
+	g.checkClean()
 }
 
 // accounts is the configuration of one account of the proxy's, if it asks for any.
