@@ -18,10 +18,7 @@ import (
 // startBalancer starts HAProxy on the firewall: it relays what clients bring to an address, with options.
 func (l *lab) startBalancer(t *testing.T, name string, from netip.AddrPort, to string) {
 	t.Helper()
-	program := unpacked("usr/sbin/haproxy")
-	if _, err := os.Stat(program); err != nil {
-		lack(t, "haproxy (see install.sh)")
-	}
+	program := needUnpacked(t, "usr/sbin/haproxy")
 	config := filepath.Join(l.Dir, name+".cfg")
 	text := fmt.Sprintf("defaults\n\tmode tcp\n\ttimeout connect 10s\n\ttimeout client 1m\n\ttimeout server 1m\nlisten %s\n\tbind %s\n\tserver one %s\n", name, from, to)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {

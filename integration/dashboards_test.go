@@ -59,10 +59,7 @@ type alerts struct {
 // each panel shows something, each expression of an alert is about series that there are, and has the labels that it says.
 func TestDashboards(t *testing.T) {
 	need(t, "curl")
-	program := unpacked("usr/bin/prometheus")
-	if _, err := os.Stat(program); err != nil {
-		lack(t, "prometheus (see install.sh)")
-	}
+	program := needUnpacked(t, "usr/bin/prometheus")
 	var d dashboard
 	if err := json.Unmarshal(readAll(dashboardFile), &d); err != nil {
 		t.Fatal(err)
@@ -247,10 +244,7 @@ tls: {authority_cert: %s, authority_key: %s, server_roots: %s}
 
 // Each alert fires in the state that it is for, after the time that it says, and not in others.
 func TestAlerts(t *testing.T) {
-	program := unpacked("usr/bin/promtool")
-	if _, err := os.Stat(program); err != nil {
-		lack(t, "promtool (see install.sh)")
-	}
+	program := needUnpacked(t, "usr/bin/promtool")
 	file, cases := filepath.Join(moduleRoot(t), "config/grafana/ftpalg-alerts.yaml"), filepath.Join(moduleRoot(t), "integration/testdata/alerts.yaml")
 	l := newLab(t)
 	out, err := l.Firewall.Command(t.Context(), program, "check", "rules", file).CombinedOutput()

@@ -57,10 +57,7 @@ var people = map[string]string{"alice": "of alice", "bob": "of bob", "carol": "o
 // startSlapd starts a directory with people, of whom alice and bob are in groups. It shows people to the searcher alone.
 func startSlapd(t *testing.T) *slapd {
 	t.Helper()
-	program := unpacked("usr/sbin/slapd")
-	if _, err := os.Stat(program); err != nil {
-		lack(t, "slapd (see install.sh)")
-	}
+	program := needUnpacked(t, "usr/sbin/slapd")
 	dir := t.TempDir()
 	l := &lab{Dir: dir, t: t}
 	s := &slapd{ca: l.newAuthority("directory")}

@@ -20,10 +20,7 @@ import (
 // fail2ban itself takes the client's address, and no other, out of each line for a failed proxy login, whatever name a client
 // gives for an account, in both formats of the log and in the journal's.
 func TestFail2ban(t *testing.T) {
-	program := unpacked("usr/bin/fail2ban-regex")
-	if _, err := os.Stat(program); err != nil {
-		lack(t, "fail2ban (see install.sh)")
-	}
+	program := needUnpacked(t, "usr/bin/fail2ban-regex")
 	dir := t.TempDir()
 	users := filepath.Join(dir, "users")
 	line, err := accounts.Entry("alice", "right", 4)

@@ -31,6 +31,16 @@ func lack(t testing.TB, what string) {
 	t.Skipf("not available: %s", what)
 }
 
+// needUnpacked is unpacked for a test that cannot do without the file.
+func needUnpacked(t testing.TB, path string) string {
+	t.Helper()
+	file := unpacked(path)
+	if _, err := os.Stat(file); err != nil {
+		lack(t, filepath.Base(path)+" (see install.sh)")
+	}
+	return file
+}
+
 // unpacked returns the path of a file of the servers that install.sh unpacks.
 func unpacked(path string) string {
 	dir := os.Getenv("FTPALG_TEST_PEERS")

@@ -213,8 +213,8 @@ func (p *Proxy) HandOver() ([]Socket, error) {
 	return all, nil
 }
 
-// LendBooks lets go of the file of quotas' counts, which only one process can have, for the next one to open, and of the kernel's rules. Until Retire or
-// RegainBooks there is no Reload.
+// LendBooks lets go of the file of quotas' counts, which only one process can have, for the next one to open, and of the kernel's
+// rules. Until Retire or RegainBooks there is no Reload.
 func (p *Proxy) LendBooks() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -67,6 +67,7 @@ func New(cfg *config.Config, log *slog.Logger) (*Proxy, error) { return NewFrom(
 func NewFrom(cfg *config.Config, log *slog.Logger, in *Inherited) (*Proxy, error) {
 	p := &Proxy{log: log, resolver: net.DefaultResolver, live: admin.NewLive(), listeners: map[address]*listener{}, conns: map[net.Conn]struct{}{},
 		pinholes: pinholes{log: log}, upkeep: upkeep{log: log}, remains: firewall.NewTimeWaits(), guard: accounts.NewGuard(), allowances: allowances{log: log, ports: map[netip.AddrPort]*allowedPort{}}}
+	p.upkeep.again = p.pinholes.unblock
 	p.ctx, p.drain = context.WithCancel(context.Background())
 	p.alive, p.cut = context.WithCancel(context.Background())
 	p.inherited = inherit(in, log)
@@ -131,6 +132,11 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		next[a] = l
 		opened = append(opened, l)
 	}
+	if len(faults) == 0 {
+		if err := p.upkeep.adopt(cfg); err != nil {
+			faults = append(faults, err)
+		}
+	}
 	if len(faults) > 0 {
 		for _, l := range opened {
 			l.Close()
@@ -138,14 +144,6 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		id.close()
 		p.closeBooks(store, record)
 		return errors.Join(faults...)
-	}
-	if err := p.upkeep.adopt(cfg); err != nil {
-		for _, l := range opened {
-			l.Close()
-		}
-		id.close()
-		p.closeBooks(store, record)
-		return err
 	}
 	if p.identities != nil {
 		p.identities.close()
@@ -188,7 +186,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		}
 	}
 	p.inherited.settle(cfg, p.log)
-	p.upkeep.begin(p.pinholes.unblock)
+	p.upkeep.begin()
 	return errors.Join(faults...)
 }
 
@@ -203,14 +201,7 @@ func (p *Proxy) Drain() {
 	patience := p.cfg.Timeouts.Drain
 	p.mu.Unlock()
 	defer time.AfterFunc(patience, p.hurryAudit).Stop()
-	p.loops.Wait()
-	p.sessions.Wait()
-	p.pinholes.close()
-	p.upkeep.end()
-	p.watches.Wait()
-	p.remains.Settle(remainsPatience)
-	p.keepBooks(nil, nil)
-	p.regime.Load().tally(p.log)
+	p.finish()
 }
 
 // Close stops accepting and cuts all sessions off. It returns when they are over.
@@ -223,6 +214,11 @@ func (p *Proxy) Close() {
 		c.Close()
 	}
 	p.mu.Unlock()
+	p.finish()
+}
+
+// finish waits for what still runs, and gives up what the proxy has.
+func (p *Proxy) finish() {
 	p.loops.Wait()
 	p.sessions.Wait()
 	p.pinholes.close()

@@ -14,7 +14,8 @@ import (
 // upkeep sees to it that the kernel has the rules and routes of the configuration in force, or says what it lacks: whoever flushes them
 // (nft flush ruleset, or a firewall's script that begins so) lets all FTP past us, unseen and unchecked.
 type upkeep struct {
-	log *slog.Logger
+	log   *slog.Logger
+	again func() // called when what somebody took away is there again
 
 	mu      sync.Mutex
 	how     config.Firewall
@@ -40,10 +41,9 @@ func (u *upkeep) adopt(cfg *config.Config) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	plan := Plan(cfg)
-	needed := plan.Divert || plan.Pinholes || len(plan.Intercepts) > 0
-	apply := cfg.Firewall == config.FirewallApply && needed
+	apply := cfg.Firewall == config.FirewallApply && !plan.Empty()
 	switch {
-	case cfg.Firewall == config.FirewallApply && u.applied && !needed:
+	case cfg.Firewall == config.FirewallApply && u.applied && plan.Empty():
 		if err := firewall.Remove(u.plan); err != nil {
 			return fmt.Errorf("firewall: apply is configured, nothing is to be intercepted any more, and: %w", err)
 		}
@@ -85,23 +85,21 @@ func (u *upkeep) putInForce(plan firewall.Plan) (firewall.Plan, error) {
 	return plan, err
 }
 
-// begin says what is missing now, and has it looked after from now on as the configuration wants. mended is called, from another
-// goroutine, when what somebody took away is there again.
-func (u *upkeep) begin(mended func()) {
+// begin says what is missing now, and has it looked after from now on as the configuration wants.
+func (u *upkeep) begin() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.lacking, u.failure = nil, ""
-	needed := u.how != config.FirewallIgnore && (u.plan.Divert || u.plan.Pinholes || len(u.plan.Intercepts) > 0)
-	if needed && canBeTransparent() == nil { // else there is nothing that we could see; Probe says so
-		u.look(mended)
-	} else {
-		needed = false
+	// Who may not have transparent sockets may not see rules either; Probe says so.
+	needed := u.how != config.FirewallIgnore && !u.plan.Empty() && canBeTransparent() == nil
+	if needed {
+		u.look()
 	}
 	switch {
 	case needed && u.over == nil:
 		u.over = make(chan struct{})
 		over := u.over
-		u.looking.Go(func() { u.attend(over, mended) })
+		u.looking.Go(func() { u.attend(over) })
 	case !needed && u.over != nil:
 		close(u.over)
 		u.over = nil
@@ -109,7 +107,7 @@ func (u *upkeep) begin(mended func()) {
 }
 
 // attend looks when something may have changed, until over.
-func (u *upkeep) attend(over <-chan struct{}, mended func()) {
+func (u *upkeep) attend(over <-chan struct{}) {
 	var changed <-chan struct{}
 	if w, err := firewall.NewWatch(); err != nil {
 		u.log.Warn("changes of rules and routes are noticed late", "after", lookEvery.String(), "error", err)
@@ -128,7 +126,7 @@ func (u *upkeep) attend(over <-chan struct{}, mended func()) {
 		}
 		u.mu.Lock()
 		if !u.paused && u.over == over {
-			u.look(mended)
+			u.look()
 		}
 		u.mu.Unlock()
 		select {
@@ -140,14 +138,14 @@ func (u *upkeep) attend(over <-chan struct{}, mended func()) {
 }
 
 // look compares what the kernel has with what it should have, and mends that if it may. The lock is held.
-func (u *upkeep) look(mended func()) {
+func (u *upkeep) look() {
 	missing, err := firewall.Missing(u.plan)
 	if err == nil && u.applied && hasOurs(missing) {
 		if err = firewall.Apply(u.plan); err == nil {
 			u.mended++
 			u.log.Warn("somebody had taken away rules or routes, and they are in force again; until then connections went past ftpalg",
 				"missing", told(missing))
-			go mended()
+			u.again()
 			missing, err = firewall.Missing(u.plan)
 		}
 	}

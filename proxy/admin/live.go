@@ -271,6 +271,19 @@ func (l *Live) tally() map[string]map[State]int {
 	return n
 }
 
+// byState is how many sessions are at what; what none is at is left out.
+func (l *Live) byState() map[State]int {
+	sum := map[State]int{}
+	for _, n := range l.tally() {
+		for state, n := range n {
+			if n > 0 {
+				sum[state] += n
+			}
+		}
+	}
+	return sum
+}
+
 // Sessions are those that run, the oldest first.
 func (l *Live) Sessions() []Session {
 	ss := []Session{}

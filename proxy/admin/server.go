@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sys/unix"
 
 	"ftpalg/config"
@@ -372,12 +373,12 @@ func (s *Server) routes() http.Handler {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	mux.HandleFunc("GET /v1/stats", func(w http.ResponseWriter, _ *http.Request) {
-		stats, err := s.stats()
+		families, err := s.gather()
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		answer(w, stats)
+		answer(w, s.stats(families))
 	})
 	mux.HandleFunc("GET /v1/config", func(w http.ResponseWriter, _ *http.Request) { w.Write(s.gateway.Configuration()) })
 	mux.Handle("GET /metrics", s.scrape())
@@ -408,34 +409,23 @@ func answer(w http.ResponseWriter, v any) {
 	json.NewEncoder(w).Encode(v)
 }
 
-func (s *Server) stats() (*Stats, error) {
+// stats are how the gateway is; families are what gather has.
+func (s *Server) stats(families map[string][]*dto.Metric) *Stats {
 	live := s.gateway.Live()
-	live.settle()
 	at, wrong := live.metrics.lastReload()
 	stats := &Stats{Version: s.version, PID: os.Getpid(), Started: s.started, Configured: at, ConfigError: wrong, Level: s.orders.Level.Level().String(),
-		Listeners: s.gateway.Addresses(), Sessions: map[State]int{}, Rules: s.gateway.Rules(), Counts: map[string]float64{}}
+		Listeners: s.gateway.Addresses(), Sessions: live.byState(), Rules: s.gateway.Rules(), Counts: map[string]float64{}}
 	err := s.gateway.Ready()
 	if stats.Serving = err == nil; err != nil {
 		stats.NotServing = err.Error()
 	}
-	for _, n := range live.tally() {
-		for state, n := range n {
-			if n > 0 {
-				stats.Sessions[state] += n
-			}
-		}
-	}
-	families, err := live.metrics.registry.Gather()
-	for _, f := range families {
-		if !strings.HasPrefix(f.GetName(), namespace+"_") {
-			continue
-		}
-		for _, m := range f.GetMetric() {
+	for family, metrics := range families {
+		for _, m := range metrics {
 			var labels []string
 			for _, l := range m.GetLabel() {
 				labels = append(labels, l.GetName()+"="+l.GetValue())
 			}
-			name := strings.TrimPrefix(f.GetName(), namespace+"_")
+			name := family
 			if len(labels) > 0 {
 				name += "{" + strings.Join(labels, ",") + "}"
 			}
@@ -447,5 +437,5 @@ func (s *Server) stats() (*Stats, error) {
 			}
 		}
 	}
-	return stats, err
+	return stats
 }

@@ -135,17 +135,13 @@ func (p *status) remember() {
 }
 
 func (p *status) sample() (s sample) {
-	live := p.of.gateway.Live()
-	live.settle()
-	for _, n := range live.tally() {
-		for state, n := range n {
-			s.sessions += float64(n)
-			if state == Moving {
-				s.moving += float64(n)
-			}
-		}
+	by := p.of.gateway.Live().byState()
+	for _, n := range by {
+		s.sessions += float64(n)
 	}
-	for _, m := range p.of.gather()["transfer_bytes_total"] {
+	s.moving = float64(by[Moving])
+	families, _ := p.of.gather() // what it could
+	for _, m := range families["transfer_bytes_total"] {
 		if label(m, "direction") == string(config.DirectionUpload) {
 			s.moved[1] += m.GetCounter().GetValue()
 		} else {
@@ -247,10 +243,11 @@ func (p *status) show(w http.ResponseWriter, r *http.Request) {
 
 // look is how everything is now.
 func (p *status) look(sort string) (*view, error) {
-	s, err := p.of.stats()
+	families, err := p.of.gather()
 	if err != nil {
 		return nil, err
 	}
+	s := p.of.stats(families)
 	v := &view{Word: "Serving", Mood: "good", Version: s.Version, PID: s.PID, Started: s.Started, Configured: s.Configured, Now: time.Now(),
 		Configuration: string(p.of.gateway.Configuration())}
 	if !s.Serving {
@@ -277,7 +274,7 @@ func (p *status) look(sort string) (*view, error) {
 	}
 	v.Plots = plots(p.history.all())
 	p.sessions(v, sort)
-	v.Tables = p.tables()
+	v.Tables = tables(families)
 	return v, nil
 }
 
@@ -311,7 +308,7 @@ func (p *status) sessions(v *view, sort string) {
 		if c.Number {
 			c.Link = "-" + c.Key // the most first
 		}
-		if c.Key == key && key != "" {
+		if c.Key == key {
 			c.Sort, c.Link = "ascending", "-"+c.Key
 			if down {
 				c.Sort, c.Link = "descending", c.Key
@@ -372,8 +369,7 @@ func (p *status) measure(now time.Time) []shown {
 }
 
 // tables are what was counted since the start.
-func (p *status) tables() []table {
-	families := p.of.gather()
+func tables(families map[string][]*dto.Metric) []table {
 	count := func(id, title, none, family string, name func(*dto.Metric) string, value func(float64) string) table {
 		sums := map[string]float64{}
 		for _, m := range families[family] {
@@ -491,16 +487,18 @@ func short(name string) string {
 	return name
 }
 
-// gather is the metrics by their names in our namespace.
-func (s *Server) gather() map[string][]*dto.Metric {
-	families, _ := s.gateway.Live().metrics.registry.Gather() // what it could
+// gather is the metrics by their names in our namespace, with what has moved until now.
+func (s *Server) gather() (map[string][]*dto.Metric, error) {
+	live := s.gateway.Live()
+	live.settle()
+	families, err := live.metrics.registry.Gather()
 	all := map[string][]*dto.Metric{}
 	for _, f := range families {
 		if name, ours := strings.CutPrefix(f.GetName(), namespace+"_"); ours {
 			all[name] = f.GetMetric()
 		}
 	}
-	return all
+	return all, err
 }
 
 // label is the value of a metric's label.

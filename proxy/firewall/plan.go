@@ -69,6 +69,9 @@ type Fault struct {
 // String says what is missing and what mends it.
 func (f Fault) String() string { return f.Missing + " is missing; mend it with: " + f.Mend }
 
+// Empty reports whether the plan needs nothing of the kernel.
+func (p Plan) Empty() bool { return !p.Divert && !p.Pinholes && len(p.Intercepts) == 0 }
+
 // diverts reports whether the plan needs the divert rule and the routes.
 func (p Plan) diverts() bool {
 	for _, i := range p.Intercepts {
