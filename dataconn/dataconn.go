@@ -49,6 +49,12 @@ type Gatherer interface {
 	Gather(c *net.TCPConn, bytes int) error
 }
 
+// Quickener is a Network that knows a quicker way to read and write one of its connections, for bytes that come through this process.
+// One goroutine may read by it, and one write.
+type Quickener interface {
+	Quicken(net.Conn) net.Conn
+}
+
 // Leg is one side's half of a transfer. It listens if Listener is set, and dials Address otherwise.
 type Leg struct {
 	Listener net.Listener   // owned by the Transfer once armed

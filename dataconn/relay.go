@@ -15,28 +15,55 @@ import (
 type relay struct {
 	*Transfer
 	from, to Side
+	// Records that both sides have are opened and sealed in their place; nil: bytes are read and written.
+	opener Opener
+	sealer Sealer
+	size   chunk // what is written at once
 
-	// While reading and writing overlap: what has been read goes to full, and its room comes back to free.
-	full chan piece
-	free chan []byte
-	stop chan struct{} // closed when nothing more is wanted
+	// While reading and writing overlap: what has been read goes to full, and comes back to free when it is written.
+	full, free chan *piece
+	stop       chan struct{} // closed when nothing more is wanted
 	// unwritten is how many pieces have been read and not written yet, and written is when the last one was, in nanoseconds of Unix time.
 	unwritten, written atomic.Int64
 }
 
-// piece is what one read gave.
-type piece struct {
-	room []byte
-	n    int
-	err  error
+// Opener is a Stream whose records can be opened where they are read into. Open waits for the first of them only, and returns where in
+// the room the file's bytes are; what is in spans may be overwritten. No span comes with an error, which is io.EOF at the end of the file.
+type Opener interface {
+	Open(room []byte, spans [][2]int) ([][2]int, error)
 }
 
-// Rooms for pieces, in bytes. A narrow one is a few TLS records long. The more is read and written at once the less the
+// Sealer is a Stream that can seal what an Opener of the other side has opened, in the same place, and writes it. n is how many bytes of
+// spans it has written; after an error there can be no more.
+type Sealer interface {
+	Seal(room []byte, spans [][2]int) (n int, err error)
+}
+
+// piece is what one read gave.
+type piece struct {
+	room  []byte
+	spans [][2]int // of room: where the bytes are
+	err   error    // that came after them
+}
+
+func newPiece(room []byte) *piece { return &piece{room: room} }
+
+// len is how many bytes a piece has.
+func (p *piece) len() int {
+	n := 0
+	for _, s := range p.spans {
+		n += s[1] - s[0]
+	}
+	return n
+}
+
+// Rooms for pieces, in bytes: so many records of TLS (RFC 8446 §5.2), of 16 KiB each. The more is read and written at once the less the
 // kernel has to do for it, but a stalled transfer holds its room, so there are wide ones for a certain number of transfers only, and
 // for those that fill a narrow one.
 const (
-	narrow  = 64 << 10
-	wide    = 256 << 10
+	record  = 16<<10 + 22
+	narrow  = 4 * record
+	wide    = 16 * record
 	maxWide = 64 // transfers
 )
 
@@ -48,19 +75,23 @@ var relays atomic.Int64
 
 // relay carries all bytes from one side to the other.
 func (t *Transfer) relay(from, to Side) error {
-	r := &relay{Transfer: t, from: from, to: to}
+	r := &relay{Transfer: t, from: from, to: to, size: smallChunk}
+	opener, opens := t.streams[from].(Opener)
+	if sealer, seals := t.streams[to].(Sealer); opens && seals {
+		r.opener, r.sealer = opener, sealer
+	}
 	relays.Add(1)
 	defer relays.Add(-1)
 	room := narrowRooms.Get().(*[narrow]byte)
 	defer narrowRooms.Put(room)
+	p := newPiece(room[:])
 	for {
-		n, err := r.pass(room[:])
-		switch {
+		switch err := r.pass(p); {
 		case err == io.EOF:
 			return nil
 		case err != nil:
 			return err
-		case n == narrow && relays.Load() <= maxWide:
+		case p.len() > narrow/2 && relays.Load() <= maxWide:
 			return r.bulk()
 		}
 	}
@@ -77,8 +108,9 @@ func (r *relay) bulk() error {
 		defer wideRooms.Put(other)
 		return r.overlap(room[:], other[:])
 	}
+	p := newPiece(room[:])
 	for {
-		if _, err := r.pass(room[:]); err == io.EOF {
+		if err := r.pass(p); err == io.EOF {
 			return nil
 		} else if err != nil {
 			return err
@@ -87,21 +119,19 @@ func (r *relay) bulk() error {
 }
 
 // pass reads and writes in turn. It returns io.EOF at the end.
-func (r *relay) pass(room []byte) (int, error) {
-	n, err := r.read(room)
-	if n > 0 {
-		if err := r.write(room[:n]); err != nil {
-			return 0, err
-		}
+func (r *relay) pass(p *piece) error {
+	r.read(p)
+	if err := r.write(p); err != nil {
+		return err
 	}
-	return n, err
+	return p.err
 }
 
 // overlap reads and writes at the same time, into one room and from the other.
 func (r *relay) overlap(rooms ...[]byte) error {
-	r.full, r.free, r.stop = make(chan piece, len(rooms)), make(chan []byte, len(rooms)), make(chan struct{})
+	r.full, r.free, r.stop = make(chan *piece, len(rooms)), make(chan *piece, len(rooms)), make(chan struct{})
 	for _, room := range rooms {
-		r.free <- room
+		r.free <- newPiece(room)
 	}
 	var reader sync.WaitGroup
 	reader.Go(r.ahead)
@@ -110,10 +140,8 @@ func (r *relay) overlap(rooms ...[]byte) error {
 	defer r.streams[r.from].SetReadDeadline(time.Now())
 	defer close(r.stop)
 	for p := range r.full {
-		if p.n > 0 {
-			if err := r.write(p.room[:p.n]); err != nil {
-				return err
-			}
+		if err := r.write(p); err != nil {
+			return err
 		}
 		switch {
 		case p.err == io.EOF:
@@ -123,7 +151,7 @@ func (r *relay) overlap(rooms ...[]byte) error {
 		}
 		r.written.Store(time.Now().UnixNano())
 		r.unwritten.Add(-1)
-		r.free <- p.room
+		r.free <- p
 	}
 	return nil
 }
@@ -132,11 +160,12 @@ func (r *relay) overlap(rooms ...[]byte) error {
 func (r *relay) ahead() {
 	for {
 		select {
-		case room := <-r.free:
-			n, err := r.read(room)
+		case p := <-r.free:
+			r.read(p)
 			r.unwritten.Add(1)
-			r.full <- piece{room, n, err} // there is place for all rooms
-			if err != nil {
+			ended := p.err != nil
+			r.full <- p // there is place for all
+			if ended {
 				return
 			}
 		case <-r.stop:
@@ -145,61 +174,104 @@ func (r *relay) ahead() {
 	}
 }
 
-// read reads from the sender. io.EOF is its end.
-func (r *relay) read(room []byte) (int, error) {
+// read reads a piece from the sender. Its error is io.EOF at the end.
+func (r *relay) read(p *piece) {
 	src := r.streams[r.from]
 	by := time.Now().Add(r.opts.Idle)
 	for {
 		src.SetReadDeadline(by)
 		select {
 		case <-r.stop: // whoever closed it sets a deadline afterwards, so this one does not outlast it
-			return 0, ErrReset
+			p.spans, p.err = p.spans[:0], ErrReset
+			return
 		default:
 		}
-		n, err := src.Read(room)
+		err := r.receive(p)
 		switch {
 		case err == nil, err == io.EOF:
-			return n, err
-		case n > 0 && errors.Is(err, os.ErrDeadlineExceeded):
-			return n, nil
+		case len(p.spans) > 0 && errors.Is(err, os.ErrDeadlineExceeded):
+			err = nil
 		case r.ctx.Err() != nil:
-			return n, context.Cause(r.ctx)
+			err = context.Cause(r.ctx)
 		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return n, &LegError{Side: r.from, Act: "read", Err: err}
-		}
+			err = &LegError{Side: r.from, Act: "read", Err: err}
 		// Bytes that are being written move.
-		if r.unwritten.Load() > 0 {
+		case r.unwritten.Load() > 0:
 			by = time.Now().Add(r.opts.Idle)
-		} else if by = time.Unix(0, r.written.Load()).Add(r.opts.Idle); !time.Now().Before(by) {
-			return n, &LegError{Side: r.from, Act: "read", Err: ErrIdle}
+			continue
+		default:
+			if by = time.Unix(0, r.written.Load()).Add(r.opts.Idle); time.Now().Before(by) {
+				continue
+			}
+			err = &LegError{Side: r.from, Act: "read", Err: ErrIdle}
 		}
+		p.err = err
+		return
 	}
 }
 
-// write gives bytes to the inspector and then to the receiver.
-func (r *relay) write(b []byte) error {
+// receive is one read.
+func (r *relay) receive(p *piece) (err error) {
+	p.spans = p.spans[:0]
+	if r.opener != nil {
+		p.spans, err = r.opener.Open(p.room, p.spans)
+		return err
+	}
+	n, err := r.streams[r.from].Read(p.room)
+	if n > 0 {
+		p.spans = append(p.spans, [2]int{0, n})
+	}
+	return err
+}
+
+// write gives a piece to the inspector and then to the receiver.
+func (r *relay) write(p *piece) error {
 	if r.inspector != nil {
-		if _, err := r.inspector.Write(b); err != nil {
-			return err
+		for _, s := range p.spans {
+			if _, err := r.inspector.Write(p.room[s[0]:s[1]]); err != nil {
+				return err
+			}
 		}
 	}
 	dst := r.streams[r.to]
-	var err error
-	for len(b) > 0 && err == nil {
-		// However much there is, a receiver has its time for as much as it would at the least.
+	for rest := p.spans; len(rest) > 0; {
+		// However much there is, a receiver has its time for as much as it has shown to take.
+		begin := time.Now()
+		dst.SetWriteDeadline(begin.Add(2 * r.opts.Idle))
 		var n int
-		dst.SetWriteDeadline(time.Now().Add(2 * r.opts.Idle))
-		n, err = dst.Write(b[:min(len(b), narrow)])
+		var err error
+		n, rest, err = r.send(p.room, rest)
 		r.bytes.Add(int64(n))
-		b = b[n:]
+		if err != nil {
+			switch {
+			case r.ctx.Err() != nil:
+				return context.Cause(r.ctx)
+			case errors.Is(err, os.ErrDeadlineExceeded):
+				err = ErrIdle
+			}
+			return &LegError{Side: r.to, Act: "write", Err: err}
+		}
+		r.size = r.size.after(time.Since(begin), r.opts.Idle)
 	}
-	switch {
-	case err == nil:
-		return nil
-	case r.ctx.Err() != nil:
-		return context.Cause(r.ctx)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		err = ErrIdle
+	return nil
+}
+
+// send is one write, of the first of spans. It returns those that are left.
+func (r *relay) send(room []byte, spans [][2]int) (n int, rest [][2]int, err error) {
+	if r.sealer != nil {
+		k, most := 1, spans[0][1]-spans[0][0]
+		for k < len(spans) && most+spans[k][1]-spans[k][0] <= int(r.size) {
+			most += spans[k][1] - spans[k][0]
+			k++
+		}
+		n, err = r.sealer.Seal(room, spans[:k])
+		return n, spans[k:], err
 	}
-	return &LegError{Side: r.to, Act: "write", Err: err}
+	s := spans[0]
+	n, err = r.streams[r.to].Write(room[s[0]:min(s[1], s[0]+int(r.size))])
+	if s[0] += n; s[0] == s[1] {
+		return n, spans[1:], err
+	}
+	spans[0] = s
+	return n, spans, err
 }

@@ -25,7 +25,7 @@ type relayed struct {
 
 func newRelayed(i Inspector) *relayed {
 	at := netip.MustParseAddrPort
-	r := &relayed{relay: &relay{Transfer: &Transfer{ctx: context.Background(), inspector: i}, from: Server, to: Client}}
+	r := &relayed{relay: &relay{Transfer: &Transfer{ctx: context.Background(), inspector: i}, from: Server, to: Client, size: smallChunk}}
 	r.opts.Idle = time.Minute
 	r.legs[Client], r.receiver = ftptest.Pipe(at("192.0.2.254:40001"), at("192.0.2.1:40002"))
 	r.legs[Server], r.sender = ftptest.Pipe(at("203.0.113.254:40003"), at("203.0.113.9:40004"))

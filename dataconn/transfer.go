@@ -280,7 +280,7 @@ func (t *Transfer) protect() error {
 		return context.Cause(t.ctx)
 	}
 	if t.secure[Client] == nil && t.secure[Server] == nil {
-		t.streams = [2]Stream{bare{t.legs[Client]}, bare{t.legs[Server]}}
+		t.streams = [2]Stream{bare{t.quick(Client)}, bare{t.quick(Server)}}
 		return nil
 	}
 	ctx, cancel := context.WithCancelCause(t.ctx)
@@ -291,7 +291,7 @@ func (t *Transfer) protect() error {
 
 	var legs sync.WaitGroup
 	for side, secure := range t.secure {
-		leg := t.legs[side]
+		leg := t.quick(Side(side))
 		if secure == nil {
 			t.streams[side] = bare{leg}
 			continue
@@ -321,6 +321,14 @@ func (t *Transfer) protect() error {
 		}
 	}
 	return err
+}
+
+// quick is a leg for bytes that are read and written here.
+func (t *Transfer) quick(side Side) net.Conn {
+	if q, ok := t.opts.Network.(Quickener); ok {
+		return q.Quicken(t.legs[side])
+	}
+	return t.legs[side]
 }
 
 // bare is a leg that is not secured.

@@ -150,6 +150,14 @@ func (n *network) Closed(side dataconn.Side, local, peer netip.AddrPort) {
 // Gather implements dataconn.Gatherer.
 func (n *network) Gather(c *net.TCPConn, bytes int) error { return gather(c, bytes) }
 
+// Quicken implements dataconn.Quickener.
+func (n *network) Quicken(c net.Conn) net.Conn {
+	if t, ok := c.(*net.TCPConn); ok {
+		return swiftly(t, dataconn.AddrPort(t.RemoteAddr()))
+	}
+	return c
+}
+
 // foreign reports whether our data connections on a side may have the other side's address.
 func (n *network) foreign(side dataconn.Side) bool {
 	return n.transparent(side) || side == dataconn.Client && n.listener.Mode == config.Redirect

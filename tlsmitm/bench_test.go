@@ -33,7 +33,7 @@ func BenchmarkSession(b *testing.B) {
 					b.Fatal(err, cp.err)
 				}
 				v, vp, err := serverData(b, s, server)
-				if err != nil || vp.err != nil || !v.facts.Resumed {
+				if err != nil || vp.err != nil || !v.Facts().Resumed {
 					b.Fatal(err, vp.err)
 				}
 				for _, c := range []net.Conn{c, v, m.c, m.v, cp.tcp, vp.tcp, m.client.tcp, m.server.tcp} {

@@ -8,8 +8,8 @@ import (
 )
 
 // crypto/tls reads and writes one record or two at a time, and each time the kernel does as much as for many: it wakes somebody
-// up, says how much it has taken, and sends packets on their way. So what carries files gives room for several records at once,
-// and what is below crypto/tls reads ahead of it, and gathers what it writes.
+// up, says how much it has taken, and sends packets on their way. So where crypto/tls carries files (TLS 1.2), who does gives room for
+// several records at once, and what is below crypto/tls reads ahead of it, and gathers what it writes.
 
 // Sizes of what is carried, in bytes.
 const (
@@ -30,6 +30,9 @@ type bulk struct {
 }
 
 var (
+	// What is said during a handshake is mostly shorter than this; a certificate's chain is not.
+	handshakeStores = sync.Pool{New: func() any { return newRoom(4 << 10) }}
+
 	smallStores = sync.Pool{New: func() any { return newRoom(several) }}
 	largeStores = sync.Pool{New: func() any { return newRoom(many) }}
 	gathers     = sync.Pool{New: func() any { return newRoom(several + several/record*recordOverhead) }}
@@ -127,7 +130,14 @@ func (w *watched) readAhead(p []byte) (n int, done bool, err error) {
 
 // yield gives the store back, if all that was in it has been had.
 func (b *bulk) yield() {
-	if b.store != nil && len(b.ahead) == 0 {
+	if len(b.ahead) == 0 {
+		b.free()
+	}
+}
+
+// free gives the store back, and what is in it is lost.
+func (b *bulk) free() {
+	if b.store != nil {
 		b.stores.Put(b.store)
 		*b = bulk{window: b.window}
 	}

@@ -2,6 +2,7 @@ package tlsmitm
 
 import (
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -54,11 +55,42 @@ func (*truncated) Unwrap() error { return io.ErrUnexpectedEOF }
 
 // newConn wraps a connection whose handshake is done.
 func newConn(c *tls.Conn, below *watched, tolerant bool) *Conn {
-	s := c.ConnectionState()
-	return &Conn{Conn: c, below: below, tolerant: tolerant, facts: Facts{
+	return &Conn{Conn: c, below: below, tolerant: tolerant, facts: factsOf(c.ConnectionState())}
+}
+
+func factsOf(s tls.ConnectionState) Facts {
+	return Facts{
 		Version: tls.VersionName(s.Version), Cipher: tls.CipherSuiteName(s.CipherSuite),
 		Resumed: s.DidResume, Protocol: s.NegotiatedProtocol,
-	}}
+	}
+}
+
+// Data is a data connection with TLS: *Records, or *Conn where the version or the cipher suite is another.
+type Data interface {
+	net.Conn
+	// CloseWrite says close_notify, in the time that SetWriteDeadline has given, and leaves the connection below open.
+	CloseWrite() error
+	NetConn() net.Conn
+	Facts() Facts
+}
+
+// newData wraps a data connection whose handshake is done, and was a step at a time. sent is how many records we have sealed since,
+// which only a server has.
+func newData(c *tls.Conn, below *watched, s *secrets, server bool, sent int, tolerant bool) (Data, error) {
+	received := below.walk()
+	if s.client == nil || suites[c.ConnectionState().CipherSuite] == nil {
+		return newConn(c, below, tolerant), nil
+	}
+	in, out := s.server, s.client
+	if server {
+		in, out = s.client, s.server
+	}
+	defer below.free()
+	r, err := newRecords(c, below.Conn, in, out, received, sent, server, tolerant)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // watched notes that the connection below a TLS connection has ended.
@@ -72,10 +104,50 @@ type watched struct {
 	// muted: nothing of ours must get between the client and the server.
 	keeping, muted bool
 	kept           []byte
+
+	steps *steps // nil: any bytes may be had at once
+}
+
+// steps has crypto/tls read one record at a time, so that none has been taken by it when it is done that comes after the handshake.
+type steps struct {
+	header [headerLen]byte
+	has    int // bytes of header
+	left   int // bytes of what follows it
+}
+
+// next is how many bytes may be had.
+func (s *steps) next() int {
+	if s.left > 0 {
+		return s.left
+	}
+	return headerLen - s.has
+}
+
+// take takes bytes that are had, next at most.
+func (s *steps) take(b []byte) {
+	if s.left > 0 {
+		s.left -= len(b)
+		return
+	}
+	if s.has += copy(s.header[s.has:], b); s.has == headerLen {
+		s.has, s.left = 0, int(binary.BigEndian.Uint16(s.header[3:]))
+	}
+}
+
+// walk ends the steps. It returns what has been received and not been had.
+func (w *watched) walk() []byte {
+	w.steps, w.window = nil, nil
+	return w.ahead
 }
 
 func (w *watched) Read(p []byte) (int, error) {
+	if w.steps != nil {
+		p, w.window = p[:min(len(p), w.steps.next())], &handshakeStores
+	}
 	if n, done, err := w.readAhead(p); done {
+		if w.steps != nil {
+			w.steps.take(p[:n])
+		}
 		return n, err
 	}
 	n, err := w.Conn.Read(p)

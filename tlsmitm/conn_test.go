@@ -76,10 +76,10 @@ func TestEnd(t *testing.T) {
 				for _, kind := range []struct {
 					name string
 					far  func(*cutter) *tls.Conn
-					near func(context.Context, net.Conn) (*Conn, error)
+					near func(context.Context, net.Conn) (Data, error)
 					want error
 				}{
-					{"client", toClient, func(ctx context.Context, c net.Conn) (*Conn, error) { return strict.ClientData(ctx, c, false) }, test.err},
+					{"client", toClient, func(ctx context.Context, c net.Conn) (Data, error) { return strict.ClientData(ctx, c, false) }, test.err},
 					{"server", toServer, strict.ServerData, test.err},
 					{"tolerated server", toServer, tolerant.ServerData, test.tolerant},
 				} {

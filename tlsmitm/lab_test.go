@@ -176,7 +176,7 @@ func greet(t testing.TB, from, to net.Conn) {
 }
 
 // join makes one TLS connection between a peer and us, either of whom may refuse it.
-func join(t testing.TB, far func(*net.TCPConn) *tls.Conn, near func(context.Context, net.Conn) (*Conn, error)) (*Conn, *peer, error) {
+func join[C net.Conn](t testing.TB, far func(*net.TCPConn) *tls.Conn, near func(context.Context, net.Conn) (C, error)) (C, *peer, error) {
 	t.Helper()
 	ours, theirs := wire(t)
 	p := begin(far(theirs), theirs)
@@ -189,7 +189,7 @@ func join(t testing.TB, far func(*net.TCPConn) *tls.Conn, near func(context.Cont
 }
 
 // serverData makes a server's data connection, and has the server say something on it.
-func serverData(t testing.TB, s *Session, server *tls.Config) (*Conn, *peer, error) {
+func serverData(t testing.TB, s *Session, server *tls.Config) (Data, *peer, error) {
 	t.Helper()
 	v, p, err := join(t, func(c *net.TCPConn) *tls.Conn { return tls.Server(c, server) }, s.ServerData)
 	if err == nil && p.err == nil {
@@ -199,10 +199,10 @@ func serverData(t testing.TB, s *Session, server *tls.Config) (*Conn, *peer, err
 }
 
 // clientData makes a client's data connection, and has the client hear something on it.
-func clientData(t testing.TB, s *Session, client *tls.Config, resume bool) (*Conn, *peer, error) {
+func clientData(t testing.TB, s *Session, client *tls.Config, resume bool) (Data, *peer, error) {
 	t.Helper()
 	c, p, err := join(t, func(c *net.TCPConn) *tls.Conn { return tls.Client(c, client) },
-		func(ctx context.Context, c net.Conn) (*Conn, error) { return s.ClientData(ctx, c, resume) })
+		func(ctx context.Context, c net.Conn) (Data, error) { return s.ClientData(ctx, c, resume) })
 	if err == nil && p.err == nil {
 		greet(t, c, p)
 	}

@@ -372,22 +372,14 @@ func (s *Session) toServer(ctx context.Context, server net.Conn, name string, of
 	if offered {
 		config.NextProtos = []string{protocolControl}
 	}
-	c, err := s.handshake(ctx, server, config)
-	if err != nil {
-		return nil, err
-	}
-	s.leaf = c.ConnectionState().PeerCertificates[0]
-	s.forServer = s.serverConfig(name)
-	s.forServer.ClientSessionCache = dataTickets{s.ticket}
-	return c, nil
-}
-
-func (s *Session) handshake(ctx context.Context, server net.Conn, config *tls.Config) (*Conn, error) {
 	below := &watched{Conn: server}
 	c := tls.Client(below, config)
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, &SideError{"server", timely(ctx, err)}
 	}
+	s.leaf = c.ConnectionState().PeerCertificates[0]
+	s.forServer = s.serverConfig(name)
+	s.forServer.ClientSessionCache = dataTickets{s.ticket}
 	return newConn(c, below, s.server.Tolerant), nil
 }
 
@@ -433,11 +425,14 @@ var ErrReuse = errors.New("the data connection does not resume the control conne
 
 // ClientData makes a client's data connection. The client is the TLS client whoever has connected (RFC 4217 §7). With resume
 // it must resume the control connection's session: ErrReuse if it does not.
-func (s *Session) ClientData(ctx context.Context, client net.Conn, resume bool) (*Conn, error) {
+func (s *Session) ClientData(ctx context.Context, client net.Conn, resume bool) (Data, error) {
 	var alpn error
+	tickets, caught := 0, &secrets{log: s.of.options.KeyLog}
 	hello := func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		config := s.forClient.Clone()
+		config.KeyLogWriter = caught
 		config.WrapSession = func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
+			tickets++ // each is a record of its own, the first with the key of what follows
 			if cs.DidResume {
 				return s.forClient.WrapSession(cs, ss)
 			}
@@ -460,8 +455,8 @@ func (s *Session) ClientData(ctx context.Context, client net.Conn, resume bool) 
 			!slices.Contains(h.Extensions, extensionPreSharedKey)
 		return config, nil
 	}
-	below := &watched{Conn: client}
-	c := tls.Server(below, &tls.Config{GetConfigForClient: hello, MinVersion: tls.VersionTLS12, KeyLogWriter: s.of.options.KeyLog})
+	below := &watched{Conn: client, steps: &steps{}}
+	c := tls.Server(below, &tls.Config{GetConfigForClient: hello, MinVersion: tls.VersionTLS12})
 	err := c.HandshakeContext(ctx)
 	switch {
 	case alpn != nil:
@@ -474,15 +469,27 @@ func (s *Session) ClientData(ctx context.Context, client net.Conn, resume bool) 
 	if err != nil {
 		return nil, &SideError{"client", err}
 	}
-	return newConn(c, below, false), nil
+	return newData(c, below, caught, true, tickets, false)
 }
 
 // extensionPreSharedKey is in hellos that would resume a session (RFC 8446 §4.2.11).
 const extensionPreSharedKey = 41
 
 // ServerData makes a server's data connection. We are the TLS client whoever has connected (RFC 4217 §7).
-func (s *Session) ServerData(ctx context.Context, server net.Conn) (*Conn, error) {
-	return s.handshake(ctx, server, s.forServer)
+func (s *Session) ServerData(ctx context.Context, server net.Conn) (Data, error) {
+	caught := &secrets{log: s.of.options.KeyLog}
+	config := s.forServer.Clone()
+	config.KeyLogWriter = caught
+	below := &watched{Conn: server, steps: &steps{}}
+	c := tls.Client(below, config)
+	hopes := s.ticket.hopes()
+	if err := c.HandshakeContext(ctx); err != nil {
+		return nil, &SideError{"server", timely(ctx, err)}
+	}
+	if hopes {
+		caught = &secrets{} // only crypto/tls can take the ticket that this connection may have
+	}
+	return newData(c, below, caught, false, 0, s.server.Tolerant)
 }
 
 // pinned is the tls.ClientSessionCache of a server's control connection: it keeps the newest ticket. A handshake that fails
@@ -492,6 +499,17 @@ type pinned struct {
 	mu     sync.Mutex
 	ticket *tls.ClientSessionState
 	until  time.Time // when the server's certificate expires; zero: it is not known yet
+	hoped  bool      // see hopes
+}
+
+// hopes reports, once, that there is no ticket yet and that a data connection might bring one. Servers that issue none with the control
+// connection issue none at all, as a rule (Pure-FTPd).
+func (p *pinned) hopes() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	hopes := p.ticket == nil && !p.hoped
+	p.hoped = true
+	return hopes
 }
 
 // expires says when the server's certificate does.

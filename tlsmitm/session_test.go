@@ -890,8 +890,8 @@ func TestOverdueData(t *testing.T) {
 		if _, _, err := s.Intercept(t.Context(), nearClient, nearServer); err != nil {
 			t.Fatal(err)
 		}
-		for side, data := range map[string]func(context.Context, net.Conn) (*Conn, error){
-			"client": func(ctx context.Context, c net.Conn) (*Conn, error) { return s.ClientData(ctx, c, false) },
+		for side, data := range map[string]func(context.Context, net.Conn) (Data, error){
+			"client": func(ctx context.Context, c net.Conn) (Data, error) { return s.ClientData(ctx, c, false) },
 			"server": s.ServerData,
 		} {
 			near, far := pipe()
