@@ -24,8 +24,8 @@ import (
 // relaysVariable has the address of a server, for the process that BenchmarkCarry measures.
 const relaysVariable = "FTPALG_TEST_RELAYS"
 
-// BenchmarkCarry carries downloads over loopback through a process of its own, whose processor time is known. In turn with
-// them go the same bytes through the naive relay, io.Copy between two connections, and through none, both ends being this
+// BenchmarkCarry carries downloads under TLS over loopback through a process of its own, whose processor time is known. In turn with
+// them go the same bytes through the naive relay, io.Copy between two connections of crypto/tls, and through none, both ends being this
 // process. It reports
 //
 //	s/GiB        processor time of the relaying process for a GiB, user and system
@@ -35,10 +35,8 @@ const relaysVariable = "FTPALG_TEST_RELAYS"
 //
 // as medians of the rounds. One round is too few to say much: -benchtime 10x.
 func BenchmarkCarry(b *testing.B) {
-	for _, protection := range []string{"plain", "tls"} {
-		for _, streams := range []int{1, 8} {
-			b.Run(fmt.Sprintf("%s-%d", protection, streams), func(b *testing.B) { benchmarkCarry(b, protection == "tls", streams) })
-		}
+	for _, streams := range []int{1, 8} {
+		b.Run(fmt.Sprintf("tls-%d", streams), func(b *testing.B) { benchmarkCarry(b, streams) })
 	}
 }
 
@@ -48,8 +46,8 @@ var ways = []string{"direct", "naive", "ours"}
 // share is what goes through in each turn, in bytes.
 const share = 256 << 20
 
-func benchmarkCarry(b *testing.B, secured bool, streams int) {
-	p := newPair(b, secured)
+func benchmarkCarry(b *testing.B, streams int) {
+	p := newPair(b)
 	r := startRelays(b, p)
 	seconds, processor := map[string][]float64{}, map[string][]float64{}
 	b.SetBytes(share)
@@ -60,10 +58,7 @@ func benchmarkCarry(b *testing.B, secured bool, streams int) {
 			var all sync.WaitGroup
 			for range streams {
 				at := p.server.Addr().String()
-				switch {
-				case way != "direct" && secured:
-					at = r.tell(b, way+"-tls")
-				case way != "direct":
+				if way != "direct" {
 					at = r.tell(b, way)
 				}
 				all.Go(func() { p.download(b, at, share/int64(streams)) })
@@ -86,20 +81,19 @@ func median(v []float64) float64 {
 
 // pair is both peers of the transfers.
 type pair struct {
-	secured bool
 	server  net.Listener
 	configs [2]*tls.Config // by Side
 	sizes   chan int64     // of the downloads that the server is yet to serve
 	bytes   []byte         // what files are made of
 }
 
-func newPair(b *testing.B, secured bool) *pair {
+func newPair(b *testing.B) *pair {
 	l, err := loopback{}.Listen(b.Context(), Server, 0)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { l.Close() })
-	return &pair{secured: secured, server: l, bytes: make([]byte, 256<<10), configs: [2]*tls.Config{
+	return &pair{server: l, bytes: make([]byte, 256<<10), configs: [2]*tls.Config{
 		{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13},
 		{Certificates: []tls.Certificate{*certificate()}, DynamicRecordSizingDisabled: true},
 	}}
@@ -120,11 +114,7 @@ func (p *pair) download(b *testing.B, at string, size int64) {
 		b.Error(err)
 		return
 	}
-	var from io.Reader = c
-	if p.secured {
-		from = tls.Client(c, p.configs[Client])
-	}
-	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{from}, make([]byte, len(p.bytes)))
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{tls.Client(c, p.configs[Client])}, make([]byte, len(p.bytes)))
 	c.Close()
 	if err := cmp.Or(err, <-served); err != nil || n != size {
 		b.Errorf("%d bytes of %d, %v", n, size, err)
@@ -133,13 +123,9 @@ func (p *pair) download(b *testing.B, at string, size int64) {
 
 func (p *pair) serve(c *net.TCPConn, size int64) error {
 	defer c.Close()
-	var to Stream = bare{c}
-	if p.secured {
-		t := tls.Server(c, p.configs[Server])
-		if err := t.Handshake(); err != nil {
-			return err
-		}
-		to = t
+	to := tls.Server(c, p.configs[Server])
+	if err := to.Handshake(); err != nil {
+		return err
 	}
 	for size > 0 {
 		n, err := to.Write(p.bytes[:min(size, int64(len(p.bytes)))])
@@ -187,10 +173,7 @@ func startRelays(b *testing.B, p *pair) *relaying {
 		}
 	})
 	r := &relaying{to: to, from: bufio.NewReader(from)}
-	secured := p.secured
-	p.secured = true
 	p.download(b, r.line(b), 0)
-	p.secured = secured
 	return r
 }
 
@@ -248,15 +231,7 @@ func relayForBenchmark(server string) error {
 
 	told := bufio.NewScanner(os.Stdin)
 	for told.Scan() {
-		var secure [2]Secure
-		way, secured := strings.CutSuffix(told.Text(), "-tls")
-		if secured {
-			secure = [2]Secure{
-				func(ctx context.Context, c net.Conn) (Stream, error) { return s.ClientData(ctx, c, false) },
-				func(ctx context.Context, c net.Conn) (Stream, error) { return s.ServerData(ctx, c) },
-			}
-		}
-		switch way {
+		switch told.Text() {
 		case "used":
 			var u syscall.Rusage
 			if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -268,13 +243,16 @@ func relayForBenchmark(server string) error {
 			if err != nil {
 				return err
 			}
-			go carryForBenchmark(l, to, secure)
+			go carryForBenchmark(l, to, [2]Secure{
+				func(ctx context.Context, c net.Conn) (Stream, error) { return s.ClientData(ctx, c, false) },
+				func(ctx context.Context, c net.Conn) (Stream, error) { return s.ServerData(ctx, c) },
+			})
 		case "naive":
 			l, err := listen()
 			if err != nil {
 				return err
 			}
-			go carryNaively(l, to, secure)
+			go carryNaively(l, to)
 		}
 	}
 	return told.Err()
@@ -295,28 +273,19 @@ func carryForBenchmark(l net.Listener, to netip.AddrPort, secure [2]Secure) {
 }
 
 // carryNaively is what everybody would write first.
-func carryNaively(l net.Listener, to netip.AddrPort, secure [2]Secure) {
+func carryNaively(l net.Listener, to netip.AddrPort) {
 	client, server, err := meet(l, to)
 	if err != nil {
 		return
 	}
 	defer client.Close()
 	defer server.Close()
-	var dst, src net.Conn = client, server
-	if secure[Client] != nil {
-		ctx := context.Background()
-		if src, err = secure[Server](ctx, server); err != nil {
-			return
-		}
-		if dst, err = secure[Client](ctx, client); err != nil {
-			return
-		}
-		src, dst = src.(*tlsmitm.Conn).Conn, dst.(*tlsmitm.Conn).Conn
-	}
+	src := tls.Client(server, &tls.Config{InsecureSkipVerify: true})
+	dst := tls.Server(client, &tls.Config{Certificates: []tls.Certificate{*certificate()}})
 	if _, err := io.Copy(dst, src); err != nil {
 		return
 	}
-	dst.(halfCloser).CloseWrite()
+	dst.CloseWrite()
 	client.(halfCloser).CloseWrite()
 	io.Copy(io.Discard, client)
 }

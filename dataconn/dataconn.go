@@ -28,7 +28,7 @@ func (s Side) String() string {
 }
 
 // Network opens the data sockets of one session: real ones in package proxy, memory in tests. Its connections must have
-// CloseWrite and SetLinger, as *net.TCPConn does; bare *net.TCPConn are spliced by the kernel.
+// CloseWrite and SetLinger, as *net.TCPConn does.
 type Network interface {
 	// Listen opens a socket for one connection from that side, on any port but avoid (0: none is avoided): were both legs
 	// of a transparent transfer to have one port, a connection tracker could not tell them apart. The caller closes it.
@@ -44,9 +44,22 @@ type Undertaker interface {
 	Closed(side Side, local, peer netip.AddrPort)
 }
 
-// Gatherer is a Network that can have a wait for bytes of a spliced connection go on until there are so many, or until its end.
-type Gatherer interface {
-	Gather(c *net.TCPConn, bytes int) error
+// Splicer is a Network that can have the kernel move bytes from one of its connections to another.
+type Splicer interface {
+	// Splice returns nil if that can't be had for these two; then the bytes are read and written. The caller owns it, but not the
+	// connections, whose deadlines and Close end what waits.
+	Splice(from, to net.Conn) Splice
+}
+
+// Splice is a pipe of the kernel's between two connections. It is for one goroutine.
+type Splice interface {
+	// Take waits for bytes and takes those that are there, or as many as there is room for. io.EOF is the sender's end.
+	Take() (int, error)
+	// Give waits until the receiver takes some of what has been taken, and returns how much.
+	Give() (int, error)
+	// Gather has a Take that finds nothing wait until there are so many bytes, or until the end.
+	Gather(bytes int) error
+	Close()
 }
 
 // Quickener is a Network that knows a quicker way to read and write one of its connections, for bytes that come through this process.

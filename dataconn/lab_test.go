@@ -14,7 +14,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain also plays the part that TestSplice has the kernel's calls of watched, and the one that BenchmarkCarry measures.
+// TestMain also plays the part that TestKilled kills, and the one that BenchmarkCarry measures.
 func TestMain(m *testing.M) {
 	if server := os.Getenv(relaysVariable); server != "" {
 		if err := relayForBenchmark(server); err != nil {
@@ -23,8 +23,8 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	if legs := os.Getenv(splicedVariable); legs != "" {
-		if err := carryForSplice(legs); err != nil {
+	if legs := os.Getenv(carriedVariable); legs != "" {
+		if err := carryToBeKilled(legs); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -56,9 +56,33 @@ func (loopback) Dial(ctx context.Context, _ Side, _ uint16, to netip.AddrPort) (
 	return d.DialContext(ctx, "tcp", to.String())
 }
 
-// Gather implements Gatherer.
-func (loopback) Gather(c *net.TCPConn, bytes int) error {
-	raw, err := c.SyscallConn()
+// Splice implements Splicer, with a pipe that is no kernel's. It gives in small pieces.
+func (loopback) Splice(from, to net.Conn) Splice { return &pipe{from: from, to: to} }
+
+type pipe struct {
+	from, to net.Conn
+	room     [bulk]byte
+	held     []byte
+	closed   bool
+}
+
+func (p *pipe) Take() (int, error) {
+	if len(p.held) > 0 || p.closed {
+		panic("it was not to be taken from yet, or any more")
+	}
+	n, err := p.from.Read(p.room[:])
+	p.held = p.room[:n]
+	return n, err
+}
+
+func (p *pipe) Give() (int, error) {
+	n, err := p.to.Write(p.held[:min(len(p.held), 100_000)])
+	p.held = p.held[n:]
+	return n, err
+}
+
+func (p *pipe) Gather(bytes int) error {
+	raw, err := p.from.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -69,6 +93,8 @@ func (loopback) Gather(c *net.TCPConn, bytes int) error {
 	}
 	return err
 }
+
+func (p *pipe) Close() { p.closed = true }
 
 // lab is a transfer with its two peers, on real TCP connections.
 type lab struct {

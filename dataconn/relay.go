@@ -1,7 +1,6 @@
 package dataconn
 
 import (
-	"context"
 	"errors"
 	"io"
 	"os"
@@ -69,6 +68,28 @@ const (
 
 var narrowRooms = sync.Pool{New: func() any { return new([narrow]byte) }}
 var wideRooms = sync.Pool{New: func() any { return new([wide]byte) }}
+
+// chunk is how many bytes are written at once. A write that stalls is seen only at its deadline, so a receiver must
+// take a chunk in twice Idle, or it is mistaken for dead: 273 bytes a second by default. But it costs the less the more
+// goes at once: so a chunk that was taken a hundred times as fast as it must be is followed by one twice as large, and one that was
+// not even taken ten times as fast by a small one.
+type chunk int64
+
+const (
+	smallChunk chunk = 64 << 10
+	largeChunk chunk = 1 << 20
+)
+
+// after is the chunk to follow one that took so long.
+func (c chunk) after(took, idle time.Duration) chunk {
+	switch {
+	case took < idle/50:
+		return min(2*c, largeChunk)
+	case took > idle/5:
+		return smallChunk
+	}
+	return c
+}
 
 // relays is how many relays there are. They share the processors.
 var relays atomic.Int64
@@ -191,19 +212,16 @@ func (r *relay) read(p *piece) {
 		case err == nil, err == io.EOF:
 		case len(p.spans) > 0 && errors.Is(err, os.ErrDeadlineExceeded):
 			err = nil
-		case r.ctx.Err() != nil:
-			err = context.Cause(r.ctx)
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			err = &LegError{Side: r.from, Act: "read", Err: err}
-		// Bytes that are being written move.
-		case r.unwritten.Load() > 0:
-			by = time.Now().Add(r.opts.Idle)
-			continue
 		default:
-			if by = time.Unix(0, r.written.Load()).Add(r.opts.Idle); time.Now().Before(by) {
+			// Bytes that are being written move.
+			since := time.Unix(0, r.written.Load())
+			if r.unwritten.Load() > 0 {
+				since = time.Now()
+			}
+			if by = since.Add(r.opts.Idle); r.ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(by) {
 				continue
 			}
-			err = &LegError{Side: r.from, Act: "read", Err: ErrIdle}
+			err = r.broke(r.from, "read", err)
 		}
 		p.err = err
 		return
@@ -243,13 +261,7 @@ func (r *relay) write(p *piece) error {
 		n, rest, err = r.send(p.room, rest)
 		r.bytes.Add(int64(n))
 		if err != nil {
-			switch {
-			case r.ctx.Err() != nil:
-				return context.Cause(r.ctx)
-			case errors.Is(err, os.ErrDeadlineExceeded):
-				err = ErrIdle
-			}
-			return &LegError{Side: r.to, Act: "write", Err: err}
+			return r.broke(r.to, "write", err)
 		}
 		r.size = r.size.after(time.Since(begin), r.opts.Idle)
 	}

@@ -98,7 +98,7 @@ type Carriage int
 // The ways of carrying bytes.
 const (
 	NotCarried Carriage = iota // the legs did not connect
-	Spliced                    // by splice(2): they were not seen
+	Spliced                    // by splice(2): they did not come through this process's memory
 	Copied                     // through this process's memory
 	Secured                    // the same, and TLS was ended on one side at least
 	Passed                     // by the kernel, from peer to peer: they did not come to us
@@ -475,99 +475,76 @@ func (t *Transfer) take(side Side, c net.Conn) error {
 	return nil
 }
 
-// chunk is how many bytes io.CopyN is asked for. A write that stalls inside one is seen only at its deadline, so a receiver must
-// take a chunk in twice Idle, or it is mistaken for dead: 273 bytes a second by default. But a splice costs the less the more
-// goes at once: so a chunk that was taken a hundred times as fast as it must be is followed by one twice as large, and one that was
-// not even taken ten times as fast by a small one.
-type chunk int64
-
+// bulk is how many bytes a sender must have sent in half of gatherFor to be waited for until it has sent as many again, and gatherFor is for
+// how long they may wait for that: with small packets it spares two wake-ups of three.
 const (
-	smallChunk chunk = 64 << 10
-	largeChunk chunk = 1 << 20 // what the pipe of a splice holds
+	bulk      = 1 << 20 // what the pipe of a Splice holds
+	gatherFor = 20 * time.Millisecond
 )
 
-// gatherFor is how long bytes may wait for more of them. A sender whose large chunks take no half of it is waited for until it has
-// sent another: with small packets that spares two wake-ups of three.
-const gatherFor = 20 * time.Millisecond
-
-// after is the chunk to follow one that took so long.
-func (c chunk) after(took, idle time.Duration) chunk {
-	switch {
-	case took < idle/50:
-		return min(2*c, largeChunk)
-	case took > idle/5:
-		return smallChunk
+// copy carries bytes until the sender's end.
+func (t *Transfer) copy(from, to Side) error {
+	if t.pace != nil {
+		t.pace(t.legs[to])
 	}
-	return c
+	if s, ok := t.opts.Network.(Splicer); ok && t.Carried() != Secured && t.inspector == nil {
+		if pipe := s.Splice(t.legs[from], t.legs[to]); pipe != nil {
+			t.carriedBy(Spliced)
+			defer pipe.Close()
+			return t.splice(pipe, from, to)
+		}
+	}
+	t.carriedBy(max(t.Carried(), Copied))
+	return t.relay(from, to)
 }
 
-// copy carries bytes until the sender's end. Between two bare TCP connections io.CopyN is splice(2), and a read timeout
-// loses nothing, as the kernel's pipe is empty then; a write timeout does, so it ends the transfer.
-func (t *Transfer) copy(from, to Side) error {
+// splice has bytes go through a pipe until the sender's end.
+func (t *Transfer) splice(pipe Splice, from, to Side) error {
 	src, dst := t.legs[from], t.legs[to]
-	if t.pace != nil {
-		t.pace(dst)
-	}
-	if t.Carried() == Secured || t.inspector != nil {
-		t.carriedBy(max(t.Carried(), Copied))
-		return t.relay(from, to)
-	}
-	if spliceable(src, dst) {
-		t.carriedBy(Spliced)
-	} else {
-		t.carriedBy(Copied)
-	}
-	size, gathers := smallChunk, false
+	gathers, since, moved := false, time.Now(), 0
 	for {
-		begin := time.Now()
-		writeBy := begin.Add(2 * t.opts.Idle)
-		readBy := begin.Add(t.opts.Idle)
+		patience := t.opts.Idle
 		if gathers {
-			readBy = begin.Add(gatherFor)
+			patience = gatherFor
 		}
-		src.SetReadDeadline(readBy)
-		dst.SetWriteDeadline(writeBy)
-		n, err := io.CopyN(dst, src, int64(size))
-		t.bytes.Add(n)
-		took := time.Since(begin)
-		size = size.after(took, t.opts.Idle)
-		switch {
-		case err == nil:
-			if !gathers && size == largeChunk && took < gatherFor/2 {
-				gathers = t.gather(src, int(largeChunk))
+		src.SetReadDeadline(time.Now().Add(patience))
+		n, err := pipe.Take()
+		for left := n; left > 0; {
+			dst.SetWriteDeadline(time.Now().Add(2 * t.opts.Idle))
+			given, err := pipe.Give()
+			t.bytes.Add(int64(given))
+			if err != nil {
+				return t.broke(to, "write", err)
 			}
+			left -= given
+		}
+		switch {
 		case err == io.EOF:
 			return nil
-		case t.ctx.Err() != nil:
-			return context.Cause(t.ctx)
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			if broken(src) {
-				return &LegError{Side: from, Act: "read", Err: err}
-			}
-			return &LegError{Side: to, Act: "write", Err: err}
-		case !time.Now().Before(writeBy):
-			return &LegError{Side: to, Act: "write", Err: ErrIdle}
-		case gathers: // not as fast any more; what there is, is taken now
-			t.gather(src, 1)
-			gathers, size = false, smallChunk
-		case n == 0:
-			return &LegError{Side: from, Act: "read", Err: ErrIdle}
+		case gathers && errors.Is(err, os.ErrDeadlineExceeded): // not as fast any more; what there is, is taken now
+			pipe.Gather(1)
+			gathers, since, moved = false, time.Now(), 0
+			continue
+		case err != nil:
+			return t.broke(from, "read", err)
+		}
+		if moved += n; moved >= bulk && !gathers {
+			now := time.Now()
+			gathers = now.Sub(since) < gatherFor/2 && pipe.Gather(bulk) == nil
+			since, moved = now, 0
 		}
 	}
 }
 
-// gather asks for a spliced leg's bytes to be kept until there are so many. It returns false if they are not.
-func (t *Transfer) gather(leg net.Conn, bytes int) bool {
-	g, ok := t.opts.Network.(Gatherer)
-	return ok && t.Carried() == Spliced && g.Gather(leg.(*net.TCPConn), bytes) == nil
-}
-
-// broken tells which leg a failed splice failed on, since its error does not: a leg that can still be waited for is
-// whole. What it may read is of no use any more.
-func broken(c net.Conn) bool {
-	c.SetReadDeadline(time.Now().Add(time.Millisecond))
-	_, err := c.Read(make([]byte, 1))
-	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
+// broke is why a transfer broke off at one of its legs.
+func (t *Transfer) broke(side Side, act string, err error) error {
+	switch {
+	case t.ctx.Err() != nil:
+		return context.Cause(t.ctx)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = ErrIdle
+	}
+	return &LegError{Side: side, Act: act, Err: err}
 }
 
 // close ends a leg whose peer has said all, and so that the peer does not take it for broken.

@@ -74,7 +74,7 @@ func proportional(t *testing.T, pid int) int64 {
 	return 0
 }
 
-// settled waits until the gateway has as few files open as before. Package net keeps a splice's pipes for the next one, until
+// settled waits until the gateway has as few files open as before. It keeps a splice's pipes for the next one, until
 // the garbage collector finds them unused; a gateway with nothing to do collects every two minutes only. So it is given
 // sessions that leave garbage: knock makes one.
 func (g *gateway) settled(before int, knock func()) {

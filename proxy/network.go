@@ -147,9 +147,6 @@ func (n *network) Closed(side dataconn.Side, local, peer netip.AddrPort) {
 	}
 }
 
-// Gather implements dataconn.Gatherer.
-func (n *network) Gather(c *net.TCPConn, bytes int) error { return gather(c, bytes) }
-
 // Quicken implements dataconn.Quickener.
 func (n *network) Quicken(c net.Conn) net.Conn {
 	if t, ok := c.(*net.TCPConn); ok {

@@ -52,8 +52,6 @@ func swiftly(c *net.TCPConn, _ netip.AddrPort) net.Conn { return c }
 
 func pace(*net.TCPConn, int64) error { return errNotLinux }
 
-func gather(*net.TCPConn, int) error { return errNotLinux }
-
 func prepareData(*net.TCPConn) error { return errNotLinux }
 
 func gone(net.Conn) bool { return false }

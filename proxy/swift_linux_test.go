@@ -15,8 +15,8 @@ import (
 	"ftpalg/dataconn"
 )
 
-// swiftPair is a swift connection and its peer.
-func swiftPair(t *testing.T) (s *swift, peer *net.TCPConn) {
+// tcpPair is the two ends of a connection on loopback.
+func tcpPair(t testing.TB) (near, far *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -35,7 +35,14 @@ func swiftPair(t *testing.T) (s *swift, peer *net.TCPConn) {
 		c.Close()
 		p.Close()
 	})
-	return swiftly(c.(*net.TCPConn), dataconn.AddrPort(c.RemoteAddr())).(*swift), p.(*net.TCPConn)
+	return c.(*net.TCPConn), p.(*net.TCPConn)
+}
+
+// swiftPair is a swift connection and its peer.
+func swiftPair(t *testing.T) (s *swift, peer *net.TCPConn) {
+	t.Helper()
+	c, peer := tcpPair(t)
+	return swiftly(c, dataconn.AddrPort(c.RemoteAddr())).(*swift), peer
 }
 
 // TestSwift: all bytes go both ways, whether the other end is there already or not.
