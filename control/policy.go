@@ -15,9 +15,9 @@ type Policy interface {
 	Admit(*Request) Ruling
 	// Enter is told that the server has accepted a user, before the client is. A refusal ends the session.
 	Enter(user string) *Refusal
-	// Begins is told of a transfer that was admitted, before the server is: what was on its way when all ends at once can be known
-	// then. A refusal is what the client is told.
-	Begins(Transferring) *Refusal
+	// Begins is told of a transfer that was admitted, before the server is. A refusal is what the client is told. known, if not nil, is
+	// called before bytes move, and returns when what was on its way will be known even if all ends at once.
+	Begins(Transferring) (known func(), r *Refusal)
 	// Paths reports whether a rule may ask for the Acts of a request. The working directory is asked for in time then: what
 	// belongs together, as REST and RETR do, is not torn apart.
 	Paths() bool

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ftpalg/control/wire"
 	"ftpalg/dataconn"
@@ -15,7 +16,8 @@ import (
 type judge struct {
 	denials   []denial
 	inspector func() dataconn.Inspector
-	asked     []string // what it was asked about
+	asked     []string      // what it was asked about
+	known     time.Duration // how long a transfer takes to be known
 }
 
 // denial is a class or a verb, and perhaps a directory, to which all commands of the one in the other are denied.
@@ -27,12 +29,16 @@ func (j *judge) Paths() bool {
 	return slices.ContainsFunc(j.denials, func(d denial) bool { return d.below != "" })
 }
 
-func (j *judge) Begins(e Transferring) *Refusal {
+func (j *judge) Begins(e Transferring) (known func(), r *Refusal) {
 	j.asked = append(j.asked, fmt.Sprintf("begins %+v", e))
 	if slices.Contains(j.denials, denial{what: "BEGIN"}) {
-		return &Refusal{Code: 451, Text: "Not now", Rule: "BEGIN"}
+		return nil, &Refusal{Code: 451, Text: "Not now", Rule: "BEGIN"}
 	}
-	return nil
+	if j.known == 0 {
+		return nil, nil
+	}
+	at := time.Now().Add(j.known)
+	return func() { time.Sleep(time.Until(at)) }, nil
 }
 
 func (j *judge) Enter(user string) *Refusal {

@@ -378,6 +378,8 @@ func (p *stage) option(text string) {
 	case "deny": // CLASS, VERB, "CLASS DIRECTORY", or "USER NAME"
 		what, below, _ := strings.Cut(value, " ")
 		p.judge().denials = append(p.judge().denials, denial{what, below})
+	case "known": // how long a transfer takes to be known
+		p.judge().known, _ = time.ParseDuration(value)
 	case "ask_directory":
 		p.session.AskDirectory = true
 	default:

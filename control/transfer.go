@@ -20,6 +20,7 @@ type running struct {
 	path      string // resolved; empty: unknown
 	offset    int64
 	rule      string // that admitted it
+	known     func() // see Policy.Begins; nil: it is
 
 	withheld  wire.Reply // the server's 150, until the client has been called; Code 0: none
 	released  bool       // bytes may move: the client has seen 150, or the server said no such thing
@@ -55,14 +56,17 @@ func (s *Session) transfer(cmd wire.Command, d dataconn.Direction, ruling Ruling
 	if err := s.cleared(); err != nil {
 		return err
 	}
-	path := s.resolved(cmd)
+	t := &running{Transfer: s.armed, cmd: cmd, direction: d, begun: time.Now(), path: s.resolved(cmd), offset: s.standing.offset, rule: ruling.Rule}
 	if s.Policy != nil {
-		e := Transferring{Verb: cmd.Verb, Path: cmd.Arg, Resolved: path, Upload: d == dataconn.Upload, Offset: s.standing.offset, Rule: ruling.Rule, Data: s.armed}
-		if r := s.Policy.Begins(e); r != nil {
+		e := Transferring{Verb: cmd.Verb, Path: cmd.Arg, Resolved: t.path, Upload: d == dataconn.Upload, Offset: t.offset, Rule: t.rule, Data: s.armed}
+		var r *Refusal
+		if t.known, r = s.Policy.Begins(e); r != nil {
 			return r
 		}
+		if t.Past() {
+			t.await() // nobody could hold its bytes back
+		}
 	}
-	t := &running{Transfer: s.armed, cmd: cmd, direction: d, begun: time.Now(), path: path, offset: s.standing.offset, rule: ruling.Rule}
 	s.armed = nil
 	t.Pace(ruling.Pace)
 	t.Begin(d, s.securing(t), ruling.Inspector)
@@ -277,7 +281,16 @@ func (s *Session) release(t *running) {
 		if t.aborted {
 			t.by = time.Now().Add(s.Timeouts.Abort)
 		}
+		t.await()
 		t.Release()
+	}
+}
+
+// await returns when it is known that the transfer is on its way.
+func (t *running) await() {
+	if t.known != nil {
+		t.known()
+		t.known = nil
 	}
 }
 

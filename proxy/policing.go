@@ -174,12 +174,11 @@ func (v *policing) Enter(user string) *control.Refusal {
 }
 
 // Begins implements control.Policy.
-func (v *policing) Begins(e control.Transferring) *control.Refusal {
-	if r := v.record.begins(e); r != nil {
-		return r
+func (v *policing) Begins(e control.Transferring) (known func(), r *control.Refusal) {
+	if known, r = v.record.begins(e); r == nil {
+		v.record.entry.Begins(e)
 	}
-	v.record.entry.Begins(e)
-	return nil
+	return known, r
 }
 
 // reenter counts the session by the quotas of a reload. One that would not be let in any more is not thrown out, but moves nothing more.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -28,6 +29,7 @@ type recorder struct {
 	id       string       // of the session
 	user     string       // who has logged in, or tried to
 	entry    *admin.Entry // nil: the client has been turned away
+	ends     ends         // as events have them
 	refused  bool         // the command that is being performed
 	denied   *atomic.Bool // whether the last negative reply was our own; nil: nobody asks
 }
@@ -93,18 +95,22 @@ func (r *recorder) audit() *audit.Log {
 	return log
 }
 
-// begins records that a transfer begins, before it does.
-func (r *recorder) begins(e control.Transferring) *control.Refusal {
+// begins records that a transfer begins, before it does. known waits until that is in the file.
+func (r *recorder) begins(e control.Transferring) (known func(), _ *control.Refusal) {
 	log := r.audit()
 	if log == nil {
-		return nil
+		return nil, nil
 	}
 	a := r.event(audit.TransferStart)
 	a.Verb, a.Path, a.Resolved, a.Direction, a.Offset, a.Rule = e.Verb, e.Path, e.Resolved, string(config.DirectionOf(e.Upload)), e.Offset, e.Rule
-	if !log.RecordNow(a, flushPatience) && r.n.cfg.Audit.OnFull == config.OnFullRefuse {
-		return unrecorded(451, audit.ErrFull)
+	written := log.RecordNow(a)
+	if r.n.cfg.Audit.OnFull == config.OnFullRefuse {
+		if !written(flushPatience) {
+			return nil, unrecorded(451, audit.ErrFull)
+		}
+		return nil, nil
 	}
-	return nil
+	return func() { written(flushPatience) }, nil
 }
 
 // unrecorded refuses what cannot be recorded.
@@ -112,22 +118,33 @@ func unrecorded(code int, err error) *control.Refusal {
 	return &control.Refusal{Code: code, Text: "Nothing can be recorded, try again later", Rule: "audit.on_full", Err: err, End: code == 421}
 }
 
+// ends are the addresses of a session's control connections, as text.
+type ends struct {
+	client, clientLocal string
+	server, serverLocal string       // empty: there is no server
+	of                  *net.TCPConn // to the server
+}
+
 // event is an event with what all of a session have.
 func (r *recorder) event(kind audit.Kind) *audit.Event {
-	n, e := r.n, audit.NewEvent(kind)
-	e.Session, e.Listener, e.Mode, e.Client, e.User, e.ServerName = r.id, n.listener.Name, string(n.listener.Mode), n.client.String(), r.user, n.name
-	called := n.local
-	if n.dialed.IsValid() {
-		called = n.dialed
-	} else if n.announced.IsValid() {
-		called = n.announced
+	n, e, ends := r.n, audit.NewEvent(kind), &r.ends
+	if ends.client == "" {
+		called := n.local
+		if n.dialed.IsValid() {
+			called = n.dialed
+		} else if n.announced.IsValid() {
+			called = n.announced
+		}
+		ends.client, ends.clientLocal = n.client.String(), called.String()
 	}
-	e.ClientLocal = called.String()
+	if ends.of != n.server { // it is another one
+		ends.of = n.server
+		ends.server, ends.serverLocal = dataconn.AddrPort(n.server.RemoteAddr()).String(), dataconn.AddrPort(n.server.LocalAddr()).String()
+	}
+	e.Session, e.Listener, e.Mode, e.User, e.ServerName = r.id, n.listener.Name, string(n.listener.Mode), r.user, n.name
+	e.Client, e.ClientLocal, e.Server, e.ServerLocal = ends.client, ends.clientLocal, ends.server, ends.serverLocal
 	if n.account != nil {
 		e.Account = n.account.Name
-	}
-	if n.server != nil {
-		e.Server, e.ServerLocal = dataconn.AddrPort(n.server.RemoteAddr()).String(), dataconn.AddrPort(n.server.LocalAddr()).String()
 	}
 	return e
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -126,6 +127,53 @@ func TestRecord(t *testing.T) {
 	l.Record(&Event{Event: SessionEnd}) // after Close: lost, and no panic
 }
 
+// TestLine: a line has every field of an event, under its name.
+func TestLine(t *testing.T) {
+	var fill func(v reflect.Value, n int)
+	fill = func(v reflect.Value, n int) {
+		switch v.Kind() {
+		case reflect.String:
+			v.SetString(fmt.Sprint("text ", n))
+		case reflect.Bool:
+			v.SetBool(true)
+		case reflect.Int, reflect.Int64:
+			v.SetInt(int64(n))
+		case reflect.Uint64:
+			v.SetUint(uint64(n))
+		case reflect.Float64:
+			v.SetFloat(float64(n) / 7)
+		case reflect.Pointer:
+			v.Set(reflect.New(v.Type().Elem()))
+			fill(v.Elem(), n)
+		case reflect.Struct:
+			if v.Type() == reflect.TypeFor[time.Time]() {
+				v.Set(reflect.ValueOf(time.Unix(int64(n), 123456789).UTC()))
+				return
+			}
+			for i := range v.NumField() {
+				fill(v.Field(i), 100*n+i+1)
+			}
+		default:
+			t.Fatalf("what is %v?", v.Type())
+		}
+	}
+	var e, got Event
+	fill(reflect.ValueOf(&e).Elem(), 1)
+	line := e.appendLine(nil)
+	e.UserRaw, e.TextRaw, e.PathRaw, e.ResolvedRaw, e.FromRaw = "", "", "", "", "" // the texts are UTF-8
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&got); err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+	if !reflect.DeepEqual(got, e) {
+		t.Errorf("%s is not\n%+v", line, e)
+	}
+	if err := json.Unmarshal((&Event{}).appendLine(nil), &got); err != nil {
+		t.Errorf("of an empty event: %v", err)
+	}
+}
+
 // TestForgery has names that would be lines, fields or commands to a terminal.
 func TestForgery(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "audit")
@@ -192,13 +240,13 @@ func TestRotate(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "audit")
 	l := open(t, Options{File: file})
-	l.RecordNow(sample()[0], time.Minute)
+	l.RecordNow(sample()[0])(time.Minute)
 	os.Rename(file, file+".1")
-	l.RecordNow(sample()[1], time.Minute)
+	l.RecordNow(sample()[1])(time.Minute)
 	if err := l.Reopen(); err != nil {
 		t.Fatal(err)
 	}
-	l.RecordNow(sample()[2], time.Minute)
+	l.RecordNow(sample()[2])(time.Minute)
 	if a, b := lines(t, file+".1"), lines(t, file); len(a) != 3 || len(b) != 2 || b[0]["event"] != "opened" {
 		t.Errorf("%d lines, and %v", len(a), b)
 	}
@@ -208,14 +256,14 @@ func TestRotate(t *testing.T) {
 	if err := l.Reopen(); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("a directory is reopened: %v", err)
 	}
-	l.RecordNow(sample()[3], time.Minute)
+	l.RecordNow(sample()[3])(time.Minute)
 	if a := lines(t, file+".2"); len(a) != 3 {
 		t.Errorf("%d lines", len(a))
 	}
 	// Removed by somebody, and found out.
 	os.Remove(file)
 	time.Sleep(1100 * time.Millisecond)
-	l.RecordNow(sample()[4], time.Minute)
+	l.RecordNow(sample()[4])(time.Minute)
 	if a := lines(t, file); len(a) != 1 {
 		t.Errorf("%d lines", len(a))
 	}
@@ -245,7 +293,7 @@ func TestHalfLine(t *testing.T) {
 func TestLostLast(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "audit")
 	l := open(t, Options{File: file})
-	if !l.RecordNow(sample()[0], time.Minute) {
+	if !l.RecordNow(sample()[0])(time.Minute) {
 		t.Fatal("not written")
 	}
 	l.mu.Lock() // as put does when it finds the queue full that the writer empties in the same moment
@@ -288,11 +336,11 @@ func TestFullDisk(t *testing.T) {
 			for l.Admit() == nil && mode == Refuse {
 				time.Sleep(10 * time.Millisecond)
 			}
-			if l.RecordNow(sample()[4], 50*time.Millisecond) {
+			if l.RecordNow(sample()[4])(50 * time.Millisecond) {
 				t.Error("what cannot be written is said to be")
 			}
 			os.Remove(ballast)
-			for !l.RecordNow(sample()[4], time.Second) {
+			for !l.RecordNow(sample()[4])(time.Second) {
 				if time.Since(begin) > time.Minute {
 					t.Fatal("it is not written although there is room")
 				}
@@ -404,7 +452,7 @@ func TestHurry(t *testing.T) {
 		for range 2000 {
 			l.Record(sample()[5])
 		}
-		l.RecordNow(sample()[5], time.Hour)
+		l.RecordNow(sample()[5])(time.Hour)
 		close(done)
 	}()
 	select {
@@ -440,7 +488,7 @@ func FuzzEvent(f *testing.F) {
 		e.Path, e.User, e.Reply, e.Rule, e.Reason, e.Resolved, e.ServerName, e.Code = a, b, c, a, b, c, a, 100+(n&0x7fff)%500
 		e.From, e.Text = b, c
 		e.Schema, e.Seq, e.Time = Schema, 1, time.Unix(0, 0).UTC()
-		line := new(lineWriter).append(nil, e)
+		line := e.appendLine(nil)
 		if bytes.IndexByte(line, '\n') != len(line)-1 {
 			t.Fatalf("%q is not one line", line)
 		}

@@ -35,6 +35,9 @@ type Options struct {
 type Log struct {
 	o       Options
 	queue   chan item
+	urgent  chan struct{} // has one if what waits must be written now
+	due     *time.Timer   // when it must be written in any case
+	pending atomic.Bool   // due is set
 	closing chan struct{} // closed by Close
 	hurried chan struct{} // closed by Hurry
 	done    chan struct{} // closed when the writer has ended
@@ -54,7 +57,7 @@ type Log struct {
 	seq           uint64
 	fresh         bool // the file does not say yet who writes it
 	file, xferlog *sink
-	lines         lineWriter
+	transfers     []byte // lines that xferlog does not have yet: nobody waits for those
 }
 
 // item is an event that waits to be written.
@@ -66,7 +69,7 @@ type item struct {
 // Open opens the files, which are made if they are not there, for their owner to write and their group to read. The error names
 // the one that cannot be opened.
 func Open(o Options) (*Log, error) {
-	l := &Log{o: o, queue: make(chan item, o.Queue), closing: make(chan struct{}), hurried: make(chan struct{}), done: make(chan struct{}), reopen: make(chan chan error)}
+	l := &Log{o: o, queue: make(chan item, o.Queue), urgent: make(chan struct{}, 1), due: time.NewTimer(lag), closing: make(chan struct{}), hurried: make(chan struct{}), done: make(chan struct{}), reopen: make(chan chan error)}
 	var err error
 	if l.file, err = openSink(o.File); err == nil {
 		l.xferlog, err = openSink(o.Xferlog)
@@ -79,9 +82,39 @@ func Open(o Options) (*Log, error) {
 	return l, nil
 }
 
+// lag is how long an event may wait for others to be written with it, if nobody waits for that: there are five to a small session, and to
+// wake up the writer costs as much as an event does otherwise. Whoever kills us can keep as much from the record.
+const lag = 5 * time.Millisecond
+
 // Record records an event, which is the Log's from then on. It does not wait, unless the Log is to Block and no more events can wait. It
 // reports false if the event is lost.
-func (l *Log) Record(e *Event) bool { return l.put(item{event: e}) }
+func (l *Log) Record(e *Event) bool {
+	if !l.put(item{event: e}) {
+		return false
+	}
+	switch {
+	case len(l.queue) > cap(l.queue)/2:
+		l.wake()
+	default:
+		l.soon()
+	}
+	return true
+}
+
+// soon has the writer write what waits before long.
+func (l *Log) soon() {
+	if !l.pending.Load() && l.pending.CompareAndSwap(false, true) {
+		l.due.Reset(lag)
+	}
+}
+
+// wake has the writer write what waits.
+func (l *Log) wake() {
+	select {
+	case l.urgent <- struct{}{}:
+	default:
+	}
+}
 
 // Hurry has nobody wait any more, not even where the Log is to Block: the process must end, and what its files do not take is lost.
 func (l *Log) Hurry() { l.hurry.Do(func() { close(l.hurried) }) }
@@ -96,27 +129,36 @@ func (l *Log) Closed() bool {
 	}
 }
 
-// RecordNow records an event and waits until it has been written: what happens next is known then to follow it, even if the process
-// is killed. It reports false if that takes longer than patience, or if the event is lost; without a limit if the Log is to Block.
-func (l *Log) RecordNow(e *Event, patience time.Duration) bool {
+// RecordNow records an event and returns how to wait until it has been written: what happens then is known to follow it, even if the
+// process is killed. Waiting reports false if that takes longer than patience, or if the event is lost; without a limit if the Log is to
+// Block.
+func (l *Log) RecordNow(e *Event) (written func(patience time.Duration) bool) {
 	flushed := make(chan struct{})
 	if !l.put(item{e, flushed}) {
+		return func(time.Duration) bool { return false }
+	}
+	l.wake()
+	return func(patience time.Duration) bool {
+		select {
+		case <-flushed: // as a rule, if something was done meanwhile
+			return true
+		default:
+		}
+		var late <-chan time.Time
+		if l.o.OnFull != Block {
+			timer := time.NewTimer(patience)
+			defer timer.Stop()
+			late = timer.C
+		}
+		select {
+		case <-flushed:
+			return true
+		case <-late:
+		case <-l.hurried:
+		case <-l.done:
+		}
 		return false
 	}
-	var late <-chan time.Time
-	if l.o.OnFull != Block {
-		timer := time.NewTimer(patience)
-		defer timer.Stop()
-		late = timer.C
-	}
-	select {
-	case <-flushed:
-		return true
-	case <-late:
-	case <-l.hurried:
-	case <-l.done:
-	}
-	return false
 }
 
 func (l *Log) put(i item) bool {
@@ -128,6 +170,7 @@ func (l *Log) put(i item) bool {
 		return true
 	default:
 	}
+	l.wake()
 	if l.o.OnFull == Block {
 		select {
 		case l.queue <- i:
@@ -205,38 +248,65 @@ func (l *Log) write() {
 	l.writeAll(nil)
 	batch := make([]item, 0, batchEvents)
 	for {
+		urgent, closing := false, false
 		select {
 		case answer := <-l.reopen:
 			answer <- l.openAnew()
 			continue
-		case i := <-l.queue:
-			batch = append(batch[:0], i)
+		case <-l.urgent:
+			urgent = true
+		case <-l.due.C:
 		case <-l.closing:
-			select {
-			case i := <-l.queue:
-				batch = append(batch[:0], i)
-			default:
-				l.writeAll(nil) // what was lost since the last batch has not been told yet
+			closing = true
+		}
+		l.pending.Store(false) // before what waits is looked at, so that what comes meanwhile is due later
+		for {
+			batch = l.waiting(batch[:0])
+			if len(batch) == 0 {
+				break
+			}
+			if !l.writeAll(batch) {
 				return
 			}
 		}
-		for more := true; more && len(batch) < batchEvents; {
-			select {
-			case i := <-l.queue:
-				batch = append(batch, i)
-			default:
-				more = false
+		switch {
+		case closing: // what was lost since the last batch has not been told yet
+			if l.writeAll(nil) {
+				l.writeTransfers()
 			}
-		}
-		if !l.writeAll(batch) {
+			return
+		case len(l.transfers) == 0:
+		case urgent:
+			l.soon()
+		case !l.writeTransfers():
 			return
 		}
 	}
 }
 
+// writeTransfers writes what the xferlog does not have yet, as writeAll does.
+func (l *Log) writeTransfers() bool {
+	ok := l.insist(&l.xferlog, l.transfers)
+	l.transfers = l.transfers[:0]
+	return ok
+}
+
+// waiting takes events that wait.
+func (l *Log) waiting(batch []item) []item {
+	for len(batch) < batchEvents {
+		select {
+		case i := <-l.queue:
+			batch = append(batch, i)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
 // writeAll writes a batch, however long it takes. It reports false if the Log is closing and cannot.
 func (l *Log) writeAll(batch []item) bool {
-	var lines, transfers []byte
+	var lines []byte
 	var flushed []chan<- struct{}
 	if l.fresh {
 		l.fresh = false
@@ -252,7 +322,9 @@ func (l *Log) writeAll(batch []item) bool {
 	for n := range batch {
 		i := &batch[n]
 		lines = l.append(lines, i.event)
-		transfers = i.event.appendXferlog(transfers)
+		if l.xferlog != nil {
+			l.transfers = i.event.appendXferlog(l.transfers)
+		}
 		i.event.free()
 		if i.flushed != nil {
 			flushed = append(flushed, i.flushed)
@@ -260,10 +332,10 @@ func (l *Log) writeAll(batch []item) bool {
 		if len(lines) < batchBytes && n+1 < len(batch) {
 			continue
 		}
-		if !l.insist(&l.file, lines) || !l.insist(&l.xferlog, transfers) {
+		if !l.insist(&l.file, lines) || len(l.transfers) >= batchBytes && !l.writeTransfers() {
 			return false
 		}
-		lines, transfers = lines[:0], transfers[:0]
+		lines = lines[:0]
 		for _, f := range flushed {
 			close(f)
 		}
@@ -276,7 +348,7 @@ func (l *Log) writeAll(batch []item) bool {
 func (l *Log) append(b []byte, e *Event) []byte {
 	l.seq++
 	e.Schema, e.Seq = Schema, l.seq
-	return l.lines.append(b, e)
+	return e.appendLine(b)
 }
 
 // insist writes lines to a file until they are there. What they are written to may change meanwhile, if somebody makes room by that.
