@@ -19,20 +19,21 @@ type TimeWaits struct {
 	requests *requests // nil: it does nothing
 
 	mu      sync.Mutex
-	waiting []closing
+	waiting [tries][]closing // by how often they have been looked at: so each list is in the order of their times
 	running bool
 }
 
 // closing is a socket that was closed, by its own address and its peer's.
 type closing struct {
 	local, peer netip.AddrPort
-	tries       int
 	due         time.Time
 }
 
 // A closed socket's peer may take its time to close as well. These are the times after which we look again, in all as long as
 // the kernel waits for it.
-var lookAgain = []time.Duration{50 * time.Millisecond, 200 * time.Millisecond, time.Second, 4 * time.Second, 15 * time.Second, 42 * time.Second}
+const tries = 6
+
+var lookAgain = [tries]time.Duration{50 * time.Millisecond, 200 * time.Millisecond, time.Second, 4 * time.Second, 15 * time.Second, 42 * time.Second}
 
 // NewTimeWaits opens what it asks the kernel by. Where that cannot be had it does nothing.
 func NewTimeWaits() *TimeWaits {
@@ -50,11 +51,30 @@ func (w *TimeWaits) Forget(local, peer netip.AddrPort) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.waiting = append(w.waiting, closing{local: local, peer: peer, due: time.Now().Add(lookAgain[0])})
+	w.wait(0, closing{local: local, peer: peer})
 	if !w.running {
 		w.running = true
 		go w.run()
 	}
+}
+
+// wait puts a socket where it waits for its next look. It is called under the lock.
+func (w *TimeWaits) wait(looks int, c closing) {
+	c.due = time.Now().Add(lookAgain[looks])
+	w.waiting[looks] = append(w.waiting[looks], c)
+}
+
+// next is when the first socket is due. It is not ok if there is none.
+func (w *TimeWaits) next() (due time.Time, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, list := range w.waiting {
+		if len(list) > 0 && (!ok || list[0].due.Before(due)) {
+			due, ok = list[0].due, true
+		}
+	}
+	w.running = w.running && ok
+	return due, ok
 }
 
 // Settle does its work at once, for as long as anything is left of it, but not for longer than patience.
@@ -62,7 +82,10 @@ func (w *TimeWaits) Settle(patience time.Duration) {
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		w.look(end.Add(time.Hour))
 		w.mu.Lock()
-		left := len(w.waiting)
+		left := 0
+		for _, list := range w.waiting {
+			left += len(list)
+		}
 		w.mu.Unlock()
 		if left == 0 || time.Now().After(end) {
 			return
@@ -73,68 +96,58 @@ func (w *TimeWaits) Settle(patience time.Duration) {
 // run looks after closed sockets as long as there are any.
 func (w *TimeWaits) run() {
 	for {
-		w.mu.Lock()
-		if len(w.waiting) == 0 {
-			w.running = false
-			w.mu.Unlock()
+		due, ok := w.next()
+		if !ok {
 			return
 		}
-		next := w.waiting[0].due
-		for _, c := range w.waiting {
-			if c.due.Before(next) {
-				next = c.due
-			}
-		}
-		w.mu.Unlock()
 		// Not one by one: many sessions may end in a moment.
-		time.Sleep(max(time.Until(next), 10*time.Millisecond))
+		time.Sleep(max(time.Until(due), 10*time.Millisecond))
 		w.look(time.Now())
 	}
 }
 
 // look looks at the sockets that are due by a time.
 func (w *TimeWaits) look(by time.Time) {
-	w.mu.Lock()
-	var due, later []closing
-	for _, c := range w.waiting {
-		if c.due.After(by) {
-			later = append(later, c)
-		} else {
-			due = append(due, c)
+	for looks := tries - 1; looks >= 0; looks-- { // downwards, so that none is looked at twice
+		w.mu.Lock()
+		list := w.waiting[looks]
+		n := 0
+		for n < len(list) && !list[n].due.After(by) {
+			n++
+		}
+		due := list[:n:n]
+		if w.waiting[looks] = list[n:]; n == len(list) {
+			w.waiting[looks] = nil // due has its room
+		}
+		w.mu.Unlock()
+		for _, c := range due {
+			if w.forget(c) || looks+1 == tries {
+				continue
+			}
+			w.mu.Lock()
+			w.wait(looks+1, c)
+			w.mu.Unlock()
 		}
 	}
-	w.waiting = later
-	w.mu.Unlock()
-	if len(due) == 0 {
-		return
-	}
-	later = w.forget(due)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.waiting = append(w.waiting, later...)
 }
 
-// forget destroys the sockets that are in TIME_WAIT, and returns those that may yet come to that.
-func (w *TimeWaits) forget(all []closing) (later []closing) {
-	for _, c := range all {
-		const timeWait, closed = 6, 7 // TCP_TIME_WAIT, TCP_CLOSE
-		state := byte(closed)
-		err := w.requests.do(socketMessage(sockDiagByFamily, 0, c), func(b []byte) {
-			if len(b) > 1 {
-				state = b[1]
-			}
-		})
-		switch {
-		case errors.Is(err, unix.ENOENT):
-		case err == nil && state == timeWait:
-			w.requests.do(socketMessage(sockDestroy, unix.NLM_F_ACK, c), nil) // a kernel that cannot (CONFIG_INET_DIAG_DESTROY) keeps it
-		case c.tries+1 < len(lookAgain):
-			c.tries++
-			c.due = time.Now().Add(lookAgain[c.tries])
-			later = append(later, c)
+// forget destroys a socket if it is in TIME_WAIT. It reports false if it may yet come to that.
+func (w *TimeWaits) forget(c closing) bool {
+	const timeWait, closed = 6, 7 // TCP_TIME_WAIT, TCP_CLOSE
+	state := byte(closed)
+	err := w.requests.do(socketMessage(sockDiagByFamily, 0, c), func(b []byte) {
+		if len(b) > 1 {
+			state = b[1]
 		}
+	})
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return true
+	case err == nil && state == timeWait:
+		w.requests.do(socketMessage(sockDestroy, unix.NLM_F_ACK, c), nil) // a kernel that cannot (CONFIG_INET_DIAG_DESTROY) keeps it
+		return true
 	}
-	return later
+	return false
 }
 
 // Messages about sockets (linux/sock_diag.h).
