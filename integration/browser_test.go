@@ -41,9 +41,12 @@ func TestHTTPRendered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dom, loaded := browse(t, headerOf(t, head), page)
+	dom, loaded, refused := browse(t, headerOf(t, head), page)
 	if len(loaded) > 0 {
 		t.Errorf("the page has loaded %v", loaded)
+	}
+	if refused != "" {
+		t.Errorf("its own policy refuses what the page is made of: %s", refused)
 	}
 	for _, name := range names {
 		escaped := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(name)
@@ -53,7 +56,7 @@ func TestHTTPRendered(t *testing.T) {
 	}
 	// The browser would have run it.
 	naive := "<!DOCTYPE html><meta charset=utf-8><p>" + strings.ReplaceAll(strings.Join(names, "<p>"), "<&script>", "</script>")
-	if _, loaded := browse(t, http.Header{"Content-Type": {"text/html"}}, []byte(naive)); !slices.Contains(loaded, "/ran-1") || !slices.Contains(loaded, "/ran-4") {
+	if _, loaded, _ := browse(t, http.Header{"Content-Type": {"text/html"}}, []byte(naive)); !slices.Contains(loaded, "/ran-1") || !slices.Contains(loaded, "/ran-4") {
 		t.Errorf("a naive page has loaded %v alone", loaded)
 	}
 }
@@ -74,8 +77,9 @@ func headerOf(t *testing.T, file string) http.Header {
 	return h
 }
 
-// browse has a browser render a page, and returns what it has become and what else was asked for.
-func browse(t *testing.T, header http.Header, page []byte) (dom string, loaded []string) {
+// browse has a browser render a page, and returns what it has become, what else was asked for, and what the browser says it has
+// refused by the page's policy.
+func browse(t *testing.T, header http.Header, page []byte) (dom string, loaded []string, refused string) {
 	t.Helper()
 	var mu sync.Mutex
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -97,14 +101,19 @@ func browse(t *testing.T, header http.Header, page []byte) (dom string, loaded [
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, "chromium-headless-shell", "--no-sandbox", "--disable-gpu", "--user-data-dir="+t.TempDir(),
-		"--virtual-time-budget=2000", "--dump-dom", server.URL+"/")
+		"--virtual-time-budget=2000", "--enable-logging=stderr", "--dump-dom", server.URL+"/")
 	var stderr strings.Builder
 	command.Stderr = &stderr
 	out, err := command.Output()
 	if err != nil {
 		t.Fatalf("the browser: %v: %s", err, stderr.String())
 	}
+	for line := range strings.Lines(stderr.String()) {
+		if strings.Contains(line, "Content Security Policy") {
+			refused += line
+		}
+	}
 	mu.Lock()
 	defer mu.Unlock()
-	return string(out), loaded
+	return string(out), loaded, refused
 }

@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// fileZillaProxy is the proxy's name: of certificates for addresses FileZilla always asks whether they are trusted.
+var fileZillaProxy = hostName("proxy")
+
 // fileZillaVia are FileZilla's settings for proxies.
 var fileZillaVia = []struct {
 	name     string
@@ -28,59 +31,85 @@ var fileZillaVia = []struct {
 }
 
 func fileZillaFTP(kind int) string {
-	return fmt.Sprintf(`<Setting name="FTP Proxy type">%d</Setting><Setting name="FTP Proxy host">%s</Setting>`+
-		`<Setting name="FTP Proxy user">%s</Setting><Setting name="FTP Proxy password">%s</Setting>`, kind, proxyAt(v4), proxyUser, proxyPassword)
+	return fmt.Sprintf(`<Setting name="FTP Proxy type">%d</Setting><Setting name="FTP Proxy host">%s:%d</Setting>`+
+		`<Setting name="FTP Proxy user">%s</Setting><Setting name="FTP Proxy password">%s</Setting>`, kind, fileZillaProxy, proxyAt(v4).Port(), proxyUser, proxyPassword)
 }
 
 func fileZillaGeneric(kind int) string {
 	return fmt.Sprintf(`<Setting name="Proxy type">%d</Setting><Setting name="Proxy host">%s</Setting><Setting name="Proxy port">%d</Setting>`+
-		`<Setting name="Proxy user">%s</Setting><Setting name="Proxy password">%s</Setting>`, kind, proxyAt(v4).Addr(), proxyAt(v4).Port(), proxyUser, proxyPassword)
+		`<Setting name="Proxy user">%s</Setting><Setting name="Proxy password">%s</Setting>`, kind, fileZillaProxy, proxyAt(v4).Port(), proxyUser, proxyPassword)
 }
 
-// TestFileZilla: FileZilla, on a screen that nobody sees, lists a directory through the proxy, by each of its settings.
+// TestFileZilla: FileZilla, on a screen that nobody sees, lists a directory through the proxy, by each of its settings, plain and
+// over TLS on both sides, where it trusts the authority because the system does, and so asks nobody.
 func TestFileZilla(t *testing.T) {
 	need(t, "filezilla", "xvfb-run")
-	l := newLab(t)
-	s := startServer(t, l, nil)
-	g := l.startGateway(l.accounts(true) + tunnelProxy)
-	for _, via := range fileZillaVia {
-		t.Run(via.name, func(t *testing.T) {
-			home := t.TempDir()
-			dir := filepath.Join(home, ".config", "filezilla")
-			if err := os.MkdirAll(dir, 0o700); err != nil {
-				t.Fatal(err)
+	for _, scheme := range []string{"ftp", "ftpes", "ftps"} {
+		t.Run(scheme, func(t *testing.T) {
+			secured := scheme != "ftp"
+			l := newLab(t)
+			var root *authority
+			if secured {
+				root = l.newAuthority("server-root")
 			}
-			for name, text := range map[string]string{
-				"filezilla.xml": `<Settings><Setting name="Greeting version">9.0.0</Setting><Setting name="Greeting resources"></Setting>` +
-					`<Setting name="Disable update check">1</Setting><Setting name="Update Check">0</Setting>` + via.settings + `</Settings>`,
-				// It asks before it speaks FTP without TLS.
-				"trustedcerts.xml": fmt.Sprintf(`<InsecureHosts><Host Port="21">%s</Host></InsecureHosts>`, s.Addr[v4]),
-			} {
-				text = `<?xml version="1.0" encoding="UTF-8"?><FileZilla3 version="3.63.0" platform="*nix">` + text + `</FileZilla3>`
-				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			s := startServer(t, l, root)
+			name := hostName(s.Name)
+			for _, n := range []*namespace{l.Client, l.Firewall} {
+				n.overlay("hosts", fmt.Sprintf("127.0.0.1 localhost\n%s %s\n%s %s\n", s.Addr[v4], name, proxyAt(v4).Addr(), fileZillaProxy))
+			}
+			configuration, insecure := tunnelProxy, fmt.Sprintf(`<InsecureHosts><Host Port="21">%s</Host></InsecureHosts>`, name)
+			if secured {
+				own := l.newAuthority("gateway")
+				// Where `ftpalg ca show` says to put it.
+				text, err := os.ReadFile(own.CertFile)
+				if err != nil {
 					t.Fatal(err)
 				}
+				l.Client.overlay("ssl/certs/ca-certificates.crt", string(text))
+				configuration += fmt.Sprintf("tls: {authority_cert: %s, authority_key: %s, server_roots: %s}\n", own.CertFile, own.KeyFile, root.CertFile)
+				insecure = ""
 			}
-			from := len(g.log())
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			defer cancel()
-			command := l.Client.Command(ctx, "xvfb-run", "-a", "filezilla", fmt.Sprintf("ftp://%s:%s@%s", ftpUser, ftpPassword, s.Addr[v4]))
-			command.Env = append(command.Env, "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, ".config"))
-			zilla := l.Client.Start("filezilla-"+strings.ReplaceAll(via.name, "@", ""), command)
-			defer zilla.Stop()
-			var line string
-			g.until("FileZilla lists a directory", func() bool {
-				line = g.transferAfter(from)
-				return line != ""
-			})
-			if !strings.Contains(line, "outcome=whole") || !strings.Contains(line, "account="+proxyUser) {
-				t.Errorf("it went by %s", line)
+			g := l.startGateway(configuration + l.accounts(true))
+			for _, via := range fileZillaVia {
+				t.Run(via.name, func(t *testing.T) {
+					home := t.TempDir()
+					dir := filepath.Join(home, ".config", "filezilla")
+					if err := os.MkdirAll(dir, 0o700); err != nil {
+						t.Fatal(err)
+					}
+					for name, text := range map[string]string{
+						"filezilla.xml": `<Settings><Setting name="Greeting version">9.0.0</Setting><Setting name="Greeting resources"></Setting>` +
+							`<Setting name="Disable update check">1</Setting><Setting name="Update Check">0</Setting><Setting name="Trust system trust store">1</Setting>` + via.settings + `</Settings>`,
+						"trustedcerts.xml": insecure,
+					} {
+						text = `<?xml version="1.0" encoding="UTF-8"?><FileZilla3 version="3.63.0" platform="*nix">` + text + `</FileZilla3>`
+						if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+							t.Fatal(err)
+						}
+					}
+					from := len(g.log())
+					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+					defer cancel()
+					command := l.Client.Command(ctx, "xvfb-run", "-a", "filezilla", fmt.Sprintf("%s://%s:%s@%s", scheme, ftpUser, ftpPassword, name))
+					command.Env = append(command.Env, "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, ".config"))
+					zilla := l.Client.Start("filezilla-"+strings.ReplaceAll(via.name, "@", ""), command)
+					defer zilla.Stop()
+					var line string
+					g.until("FileZilla lists a directory", func() bool {
+						line = g.transferAfter(from)
+						return line != ""
+					})
+					if !strings.Contains(line, "outcome=whole") || !strings.Contains(line, "account="+proxyUser) ||
+						secured != strings.Contains(line, "client_tls") || secured != strings.Contains(line, "server_tls") {
+						t.Errorf("it went by %s", line)
+					}
+					if said := g.log()[from:]; !strings.Contains(said, fmt.Sprintf(`arrow=> text="%s"`, strings.ReplaceAll(via.says, "HOST", name))) {
+						t.Errorf("it did not say %s", via.says)
+					}
+				})
 			}
-			if said := g.log()[from:]; !strings.Contains(said, fmt.Sprintf(`arrow=> text="%s"`, strings.ReplaceAll(via.says, "HOST", s.Addr[v4].String()))) {
-				t.Errorf("it did not say %s", via.says)
-			}
+			g.Stop()
+			g.checkClean()
 		})
 	}
-	g.Stop()
-	g.checkClean()
 }

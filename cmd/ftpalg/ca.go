@@ -226,8 +226,8 @@ For programs that do not look there, or for one alone (most of these replace wha
 
   curl             curl --cacert authority.crt ..., or CURL_CA_BUNDLE=/path/to/authority.crt in its environment
   lftp             set ssl:ca-file /path/to/authority.crt
-  FileZilla        versions that trust what the system trusts need nothing more; others ask, server by server, and
-                   again after every restart of ftpalg
+  FileZilla        Settings, Connection: "Use system trust store to validate TLS certificates"; what is known by
+                   an address and not by a name is asked about all the same, again after every restart of ftpalg
   Java 9 or later  keytool -importcert -cacerts -alias ftpalg -file authority.crt
   Python           ssl.create_default_context(cafile="/path/to/authority.crt"), as the context of ftplib.FTP_TLS
                    (which verifies nothing without one), or SSL_CERT_FILE=/path/to/authority.crt in its environment

@@ -2,6 +2,8 @@ package web
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"html/template"
@@ -35,6 +37,23 @@ type column struct {
 	Sorted      string // aria-sort; empty: the page is not sorted by it
 }
 
+// pageStyle is how a page looks, in the browser's own colours, light or dark.
+const pageStyle = `
+:root { color-scheme: light dark; }
+body { font: 1rem/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }
+h1 { font-size: 1.25rem; overflow-wrap: anywhere; }
+table { border-collapse: collapse; width: 100%; }
+caption { text-align: left; padding: .25rem 0; }
+th, td { border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent); font-weight: normal; padding: .25rem .5rem; text-align: left; }
+thead th { font-weight: bold; white-space: nowrap; }
+tbody th { overflow-wrap: anywhere; width: 100%; }
+th:nth-child(2), td:nth-child(2) { text-align: right; }
+td:nth-child(n+2) { font-variant-numeric: tabular-nums; white-space: nowrap; }
+td[colspan] { white-space: pre-wrap; }
+[aria-sort=ascending] a::after { content: " ↑" / ""; }
+[aria-sort=descending] a::after { content: " ↓" / ""; }
+`
+
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"date": func(t time.Time) string {
 		if t.IsZero() {
@@ -49,6 +68,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>{{.Title}}</title>
+<style>` + pageStyle + `</style>
 </head>
 <body>
 <main>
@@ -69,8 +89,11 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 </html>
 `))
 
-// pagePolicy is that of pages: nothing is loaded and nothing runs.
-const pagePolicy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+// pagePolicy is that of pages: nothing is loaded, nothing runs, and no other style than ours is taken.
+var pagePolicy = func() string {
+	sum := sha256.Sum256([]byte(pageStyle))
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}()
 
 // link is the path of a URL for a path on the server. Whatever the segments are, each stays one; an absolute path begins with %2F
 // (RFC 1738 §3.2.2).
