@@ -428,6 +428,40 @@ func TestKernelBroken(t *testing.T) {
 	}
 }
 
+// The sender's host forgets the connection as soon as all is acknowledged, since it has no room for those that wait to be forgotten, and
+// answers what comes later with a reset. Nothing is lost by that, and nothing is said to be.
+func TestKernelForgotten(t *testing.T) {
+	need(t, "nft", "conntrack")
+	l := newLab(t)
+	for _, n := range []*namespace{l.Client, l.Server} {
+		n.sysctl("net/ipv4/tcp_max_tw_buckets", "0")
+	}
+	g := l.startGateway(kernelTproxy)
+	p := newPuppet(t, l, port(serverAddress, v4, 21))
+	for _, verb := range []string{"RETR", "STOR"} {
+		x := begin(t, l, p, verb)
+		from, to := x.serverData, x.clientData
+		if verb == "STOR" {
+			from, to = to, from
+		}
+		if _, err := from.Write([]byte("all of it")); err != nil {
+			t.Fatal(err)
+		}
+		to.(*net.TCPConn).SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second})
+		from.Close()
+		forgotten := func() bool {
+			said, err := l.Firewall.Command(t.Context(), "conntrack", "-L", "-p", "tcp", "--state", "CLOSE").Output()
+			return err == nil && strings.Contains(string(said), fmt.Sprintf("port=%d ", to.RemoteAddr().(*net.TCPAddr).Port))
+		}
+		g.until("the sender's host answers with a reset", forgotten)
+		to.Close()
+		x.server.say("226 done")
+		x.client.hear("226")
+	}
+	g.Stop()
+	g.checkClean()
+}
+
 // A firewall that does not let in what is related: the connection comes to us in place of the kernel, and so does the next.
 func TestKernelBlocked(t *testing.T) {
 	need(t, "nft", "conntrack")
@@ -497,6 +531,34 @@ func TestKernelKilled(t *testing.T) {
 	l.noPinholes(t)
 	caller.refused(t, at)
 	again.Stop()
+}
+
+// Somebody takes the rules away, and in that moment a data connection begins: it is found afterwards, as long as it lives.
+func TestKernelUnseen(t *testing.T) {
+	need(t, "nft", "conntrack")
+	for _, listener := range []string{"mode: tproxy", "mode: gateway, server: '198.51.100.2:21'"} {
+		l := newLab(t)
+		g := l.startGateway(kernelConfig(listener))
+		p := newPuppet(t, l, port(serverAddress, v4, 21))
+		to := p.at
+		if strings.Contains(listener, "gateway") {
+			to = ftpalgItself(v4)
+		}
+		for verb, way := range map[string]string{"EPSV": "RETR", "EPRT": "STOR"} {
+			x := l.session(t, p, to, "alice")
+			caller, at, callee := l.arm(t, x, verb)
+			// Translations stay: without them nothing would get through.
+			l.Firewall.must("nft", "flush chain inet ftpalg pinhole_passing")
+			l.connect(t, x, caller, at, callee)
+			l.Firewall.must(ftpalgProgram(t), "rules", "--apply", "--config", g.config)
+			time.Sleep(2 * time.Second) // it is looked for four times a second
+			x.carry(t, way, way, 50000)
+			g.await("path="+way, "carried=kernel", "bytes=50000 ", "outcome=whole")
+			x.client.part(x.server)
+		}
+		g.Stop()
+		g.checkClean()
+	}
 }
 
 // The rules are there and something else is not: what is to be said of it.

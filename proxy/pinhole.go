@@ -289,7 +289,8 @@ func (p *pinhole) Count(d dataconn.Direction) (int64, bool, error) {
 	if p.Hole.From.Is6() {
 		headers += 20
 	}
-	return max(0, c.Bytes[way]-headers*c.Packets[way]), c.Ending, err
+	const first = 8 // the first packet has more options: how large segments and windows may be, and SACK
+	return max(0, c.Bytes[way]-headers*c.Packets[way]-first), c.Ending, err
 }
 
 // Listen implements dataconn.Pinhole.

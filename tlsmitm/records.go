@@ -14,8 +14,9 @@ import (
 )
 
 // A file that comes by TLS 1.3 and goes by TLS 1.3 needs no more room than its records have: each is opened in its place, seen, and
-// sealed there for the other side, and many are read and written at once. crypto/tls copies each byte four times for that. So once it has shaken hands, the records of data connections are
-// read and written here (RFC 8446 §§5, 6); all that decides who the peer is remains crypto/tls's.
+// sealed there for the other side, and many are read and written at once. crypto/tls copies each byte four times for that. So once it
+// has shaken hands, the records of data connections are read and written here (RFC 8446 §§5, 6); all that decides who the peer is
+// remains crypto/tls's.
 
 // Sizes of records, in bytes (RFC 8446 §5).
 const (
@@ -108,10 +109,10 @@ func (r *Records) Facts() Facts { return r.facts }
 // NetConn returns the connection below, as Conn's does.
 func (r *Records) NetConn() net.Conn { return r.Conn }
 
-// Open reads into a room, of 17 KiB at least, and waits for the first record only. It returns where in the room the file's bytes are, in place of
-// what is in spans: each with as many bytes of its own before and after it as Seal needs there. At the end the error is io.EOF if the
-// peer has said that it is one, and wraps io.ErrUnexpectedEOF if the connection just ended. No span comes with an error. One that is
-// but of a deadline has cost nothing.
+// Open reads into a room, of 17 KiB at least, and waits for the first record only. It returns where in the room the file's bytes are, in
+// place of what is in spans: each with as many bytes of its own before and after it as Seal needs there. At the end the error is io.EOF
+// if the peer has said that it is one, and wraps io.ErrUnexpectedEOF if the connection just ended. No span comes with an error. One that
+// is but of a deadline has cost nothing.
 func (r *Records) Open(room []byte, spans [][2]int) ([][2]int, error) {
 	spans = spans[:0]
 	end := copy(room, r.tail)

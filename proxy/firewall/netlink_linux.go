@@ -32,6 +32,7 @@ const (
 	ctaMark          = 8
 	ctaCountersOrig  = 9
 	ctaCountersReply = 10
+	ctaMarkMask      = 21
 
 	ctaExpectMaster  = 1
 	ctaExpectTuple   = 2

@@ -39,3 +39,28 @@ func TestChecksum(t *testing.T) {
 		t.Errorf("an IP header that does not add up: %#x", sum)
 	}
 }
+
+// TestTakeReset: which resets break a connection off, and which are only the answer of a host that has forgotten it.
+func TestTakeReset(t *testing.T) {
+	caller, callee := netip.MustParseAddrPort("192.0.2.1:1000"), netip.MustParseAddrPort("198.51.100.1:2000")
+	for _, c := range []struct {
+		name   string
+		segs   []segment // after the beginning, all from the callee
+		broken bool
+	}{
+		{"forgotten", []segment{{flags: tcpFIN | tcpACK, seq: 101, payload: 1000}, {flags: tcpRST, seq: 1102}}, false},
+		{"before the end", []segment{{flags: tcpRST, seq: 1102}}, true},
+		{"what was sent is not acknowledged", []segment{{flags: tcpFIN | tcpACK, seq: 101, payload: 1000}, {flags: tcpRST, seq: 1101}}, true},
+		{"given up", []segment{{flags: tcpFIN | tcpACK, seq: 101, payload: 1000}, {flags: tcpRST | tcpACK, seq: 1102}}, true},
+	} {
+		p := &Pinhole{all: &Pinholes{holes: map[hole]*Pinhole{}}, Hole: Hole{From: caller.Addr(), At: callee}, changed: make(chan struct{}, 1)}
+		p.take(caller, There, segment{flags: tcpSYN, seq: 7})
+		p.take(caller, Back, segment{flags: tcpSYN | tcpACK, seq: 100})
+		for _, seg := range c.segs {
+			p.take(caller, Back, seg)
+		}
+		if got := p.Passage(); got.Reset != c.broken || got.Ended[There] == c.broken {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+	}
+}

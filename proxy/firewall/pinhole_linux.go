@@ -190,15 +190,59 @@ func (p *Pinhole) Suspend() {
 	p.opened = time.Time{}
 }
 
-// Unused reports whether the kernel still has the pinhole: nothing has come to it.
+// Unused reports whether the kernel still has the pinhole: nothing has come to it. What has come, and got through unseen since the rules
+// were gone for a moment or the log was full, is looked for, and in Passage from then on.
 func (p *Pinhole) Unused() (bool, error) {
 	m := newMessage(subsysExpectation, messageGet, 0, p.Hole.tuple().family(), 0)
 	m.tuple(ctaExpectTuple, p.Hole.tuple())
 	err := p.all.requests.do(m, nil)
 	if err == unix.ENOENT {
-		return false, nil
+		return false, p.find()
 	}
 	return err == nil, err
+}
+
+// find looks for a connection that we have not been told of. Only one that lives will do, since an earlier one that had the same
+// addresses may not be forgotten yet. Where its numbers begin stays unknown, so its end and its bytes are in Count alone.
+func (p *Pinhole) find() error {
+	want := p.Hole.tuple()
+	m := newMessage(subsysConntrack, messageGet, unix.NLM_F_DUMP, want.family(), 0)
+	m.uint32(ctaMark, p.all.mark)
+	m.uint32(ctaMarkMask, ^uint32(0))
+	var found tuple
+	err := p.all.requests.do(m, func(b []byte) {
+		var t tuple
+		var state uint8
+		fields(b, func(kind uint16, value []byte) {
+			switch kind {
+			case ctaTupleOrig:
+				t = parseTuple(value)
+			case ctaProtoInfo:
+				state = tcpState(value)
+			}
+		})
+		if t.source.Addr() == want.source.Addr() && t.dest == want.dest && state == established {
+			found = t
+		}
+	})
+	if found == (tuple{}) {
+		return err
+	}
+	p.mu.Lock()
+	if p.tuple == (tuple{}) {
+		p.tuple, p.passage.Connected = found, true
+	}
+	p.mu.Unlock()
+	p.tell()
+	return nil
+}
+
+// tell has Changed sent to.
+func (p *Pinhole) tell() {
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
 }
 
 // Changed is sent to whenever there is more to be had from Passage, which may be less often than it changes.
@@ -542,14 +586,19 @@ func (p *Pinhole) take(caller netip.AddrPort, way Way, seg segment) {
 	if seg.flags&tcpFIN != 0 && p.begun[way] && !p.passage.Ended[way] {
 		p.passage.Ended[way], p.passage.Bytes[way] = true, int64(seg.seq+seg.payload-p.first[way]-1)
 	}
-	p.passage.Reset = p.passage.Reset || seg.flags&tcpRST != 0
+	if seg.flags&tcpRST != 0 {
+		// A host that has forgotten a connection, as one does with a full table of TIME_WAIT, answers what still comes with a reset. That
+		// has the number that was acknowledged, and no ACK (RFC 9293 §3.5.2): beyond the host's own FIN, it says that the other end has it all.
+		if end := p.first[way] + 1 + uint32(p.passage.Bytes[way]) + 1; seg.flags&tcpACK == 0 && p.passage.Ended[way] && seg.seq == end {
+			p.passage.Ended[1-way] = true
+		} else {
+			p.passage.Reset = true
+		}
+	}
 	p.passage.Connected = p.passage.Connected || p.begun[There] && p.begun[Back]
 	cut, done := p.cut, p.closed && p.over()
 	p.mu.Unlock()
-	select {
-	case p.changed <- struct{}{}:
-	default:
-	}
+	p.tell()
 	if cut {
 		p.Cut()
 	} else if done {
