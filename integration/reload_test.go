@@ -41,6 +41,38 @@ func TestReloadUnderLoad(t *testing.T) {
 	g.checkClean()
 }
 
+// A listener of every address comes in the place of one of a single address with the same port, or of another mode, and goes again. Where
+// the rest of the configuration cannot be had, the old one is as it was.
+func TestReloadInTheWay(t *testing.T) {
+	l := newLab(t)
+	server := port(serverAddress, v4, 21)
+	at := port(clientGateway, v4, 2121)
+	taken := l.Firewall.listen(t, port(clientGateway, v4, 2123))
+	one := fmt.Sprintf("listeners: [{name: one, mode: gateway, address: '%v', server: '%v'}]\n", at, server)
+	all := fmt.Sprintf("listeners: [{name: all, mode: gateway, address: '[::]:2121', server: '%v'}]\n", server)
+	g := l.startGateway(one)
+	p := newPuppet(t, l, server)
+	speaks := func(name string) {
+		t.Helper()
+		from := len(g.log())
+		p.admit(l.Client.call(t, at), "alice")
+		g.until("it is listener "+name, func() bool { return strings.Contains(g.log()[from:], "listener="+name+" ") })
+	}
+	speaks("one")
+	g.reload(all)
+	speaks("all")
+	g.reload("listeners: [{name: mode, mode: tproxy}]\n")
+	g.reload(one)
+	speaks("one")
+	before := strings.Count(g.log(), "the configuration is not reloaded")
+	g.configure(strings.TrimSuffix(all, "]\n") + fmt.Sprintf(", {name: unlucky, mode: gateway, address: '%v', server: '%v'}]\n", taken.Addr(), server))
+	g.Signal(syscall.SIGHUP)
+	g.until("it refuses", func() bool { return strings.Count(g.log(), "the configuration is not reloaded") > before })
+	speaks("one")
+	g.Stop()
+	g.checkClean()
+}
+
 // A configuration that is wrong, or cannot be had, leaves the old one in force and says why.
 func TestReloadWrong(t *testing.T) {
 	l := newLab(t)

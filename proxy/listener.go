@@ -4,11 +4,13 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"ftpalg/config"
+	"ftpalg/dataconn"
 	"ftpalg/proxy/accounts"
 )
 
@@ -87,6 +89,45 @@ func (p *Proxy) open(s *setting) (*listener, error) {
 	l := &listener{TCPListener: tl}
 	l.setting.Store(s)
 	return l, nil
+}
+
+// listen has connections accepted at a listener, and says so.
+func (p *Proxy) listen(l *listener) {
+	s := l.setting.Load().listener
+	p.log.Info("listening", "listener", s.Name, "mode", s.Mode, "address", dataconn.AddrPort(l.Addr()))
+	for _, tl := range l.all() {
+		l.accepting.Add(1)
+		p.loops.Go(func() { p.accept(l, tl) })
+	}
+}
+
+// makeWay closes listeners that are in the way of an address, since it is theirs in another mode or one of the two is every address, and
+// that a configuration does not have any more. It returns them.
+func (p *Proxy) makeWay(wanted address, cfg *config.Config) (closed []*listener) {
+	stays := func(a address) bool {
+		return slices.ContainsFunc(cfg.Listeners, func(l config.Listener) bool { return addressOf(&l) == a })
+	}
+	for a, l := range p.listeners {
+		every := a.at.Addr().IsUnspecified() || wanted.at.Addr().IsUnspecified()
+		if a.at.Port() != wanted.at.Port() || !every && a.at != wanted.at || stays(a) {
+			continue
+		}
+		l.Close()
+		delete(p.listeners, a)
+		closed = append(closed, l)
+	}
+	return closed
+}
+
+// reopen opens a listener again that has been closed, as it was.
+func (p *Proxy) reopen(l *listener) error {
+	again, err := p.open(l.setting.Load())
+	if err != nil {
+		return err
+	}
+	p.listeners[addressOf(again.setting.Load().listener)] = again
+	p.listen(again)
+	return nil
 }
 
 // adopt makes an open listener follow another configuration.

@@ -116,7 +116,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		k.mark = uint32(cfg.Mark)
 	}
 	next := map[address]*listener{}
-	var opened []*listener
+	var opened, cleared []*listener
 	var faults []error
 	for i := range cfg.Listeners {
 		s := &setting{cfg: cfg, listener: &cfg.Listeners[i], sockets: k, identities: id, accounts: known}
@@ -125,6 +125,12 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 			continue
 		}
 		l, err := p.open(s)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			if away := p.makeWay(a, cfg); len(away) > 0 {
+				cleared = append(cleared, away...)
+				l, err = p.open(s)
+			}
+		}
 		if err != nil {
 			faults = append(faults, err)
 			continue
@@ -140,6 +146,11 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	if len(faults) > 0 {
 		for _, l := range opened {
 			l.Close()
+		}
+		for _, l := range cleared {
+			if err := p.reopen(l); err != nil {
+				faults = append(faults, err)
+			}
 		}
 		id.close()
 		p.closeBooks(store, record)
@@ -178,12 +189,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	}
 	p.live.Listening(names)
 	for _, l := range opened {
-		s := l.setting.Load().listener
-		p.log.Info("listening", "listener", s.Name, "mode", s.Mode, "address", dataconn.AddrPort(l.Addr()))
-		for _, tl := range l.all() {
-			l.accepting.Add(1)
-			p.loops.Go(func() { p.accept(l, tl) })
-		}
+		p.listen(l)
 	}
 	p.inherited.settle(cfg, p.log)
 	p.upkeep.begin()
