@@ -5,8 +5,8 @@
 #
 # Clients and tools become ordinary packages. The servers vsftpd, ProFTPD and Pure-FTPd conflict with one another as
 # packages, so they are unpacked into DIR instead, as are slapd and fail2ban; no service is started and nothing of theirs
-# is configured. DIR/root is a system of its own, for ftpalg's package. The tests look for them in $FTPALG_TEST_PEERS, or else in the default of DIR. Running it again when all
-# is there does nothing.
+# is configured. DIR/root and DIR/booted are systems of their own, for ftpalg's package. The tests look for them in
+# $FTPALG_TEST_PEERS, or else in the default of DIR. Running it again when all is there does nothing.
 set -euo pipefail
 
 dir=${1:-${FTPALG_TEST_PEERS:-${XDG_CACHE_HOME:-/var/cache}/ftpalg-peers}}
@@ -14,10 +14,15 @@ dir=${1:-${FTPALG_TEST_PEERS:-${XDG_CACHE_HOME:-/var/cache}/ftpalg-peers}}
 clients=(curl lftp tnftp wget ncftp python3 perl chromium-headless-shell filezilla xvfb xauth)
 # gcc is for Go's race detector.
 tools=(ca-certificates conntrack gcc iproute2 libc6-dev nftables openssl procps strace systemd util-linux)
-# What packages are made of, and judged by; debootstrap makes the system that one is installed in.
-packaging=(apparmor debootstrap dpkg-dev lintian logrotate man-db mandoc)
+# What packages and images are made of, and judged by; debootstrap makes the systems that one is installed in.
+packaging=(apparmor buildah debootstrap dpkg-dev lintian logrotate man-db mandoc)
 # mod-crypto is ProFTPD's TLS; haproxy is no server, but stands before and behind the gateway; prometheus watches it.
 servers=(vsftpd proftpd-core proftpd-mod-crypto pure-ftpd slapd fail2ban haproxy prometheus)
+# Systems that ftpalg's own package is installed in: a bare one, and one that boots.
+declare -A systems=(
+	[root]=systemd-standalone-sysusers,systemd-standalone-tmpfiles
+	[booted]=systemd,systemd-sysv,procps
+)
 # TLS for Net::FTP and for pyftpdlib.
 secure=(libio-socket-ssl-perl python3-openssl)
 # Debian's own Python must be the one that imports pyftpdlib: /usr/bin/python3.
@@ -28,7 +33,7 @@ present() {
 	for package in "${packages[@]}"; do
 		[[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || return 1
 	done
-	for package in "${servers[@]}" root; do
+	for package in "${servers[@]}" "${!systems[@]}"; do
 		[[ -e $dir/.$package ]] || return 1
 	done
 }
@@ -71,12 +76,12 @@ for package in "${servers[@]}"; do
 	dpkg-deb -f "${deb[0]}" Version >"$dir/.$package"
 done
 
-# A bare system without systemd, which ftpalg's own package is installed in.
-if [[ ! -e $dir/.root ]]; then
-	rm -rf "$dir/root"
+for system in "${!systems[@]}"; do
+	[[ -e $dir/.$system ]] && continue
+	rm -rf "${dir:?}/$system"
 	read -r release uri < <(mirror)
-	debootstrap --variant=minbase --include=systemd-standalone-sysusers,systemd-standalone-tmpfiles "$release" "$dir/root" "$uri"
-	rm -rf "$dir"/root/var/cache/apt/archives/*.deb "$dir"/root/var/lib/apt/lists/*
-	echo "$release" >"$dir/.root"
-fi
+	debootstrap --variant=minbase --include="${systems[$system]}" "$release" "$dir/$system" "$uri"
+	rm -rf "$dir/$system"/var/cache/apt/archives/*.deb "$dir/$system"/var/lib/apt/lists/*
+	echo "$release" >"$dir/.$system"
+done
 echo "The test peers are installed, the servers in $dir."

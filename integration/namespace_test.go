@@ -240,7 +240,8 @@ func (d *daemon) Stop() error {
 	return d.err
 }
 
-// alive says whether there is a process with this id.
+// alive says whether there is a process with this id that has not ended, though nobody may have waited for it.
 func alive(pid int) bool {
-	return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+	_, state, _ := strings.Cut(string(readAll(fmt.Sprintf("/proc/%d/stat", pid))), ") ")
+	return state != "" && state[0] != 'Z'
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // Places that are not there, not ours, or read-only for the service: what is said names the file, and what to do. A wrong
-// configuration's exit code is 2, which the unit does not start again; that of a place that may come back is 1.
+// configuration's exit code is 78, which the unit does not start again; that of a place that may come back is 1.
 func TestServicePlaces(t *testing.T) {
 	need(t, "setpriv", "mount")
 	l := newLab(t)
@@ -54,7 +54,7 @@ func TestServicePlaces(t *testing.T) {
 		}
 	}
 	said, err := start(t.Context(), ftpalgProgram(t), "run", "--config", "/nowhere/ftpalg.yaml").CombinedOutput()
-	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 2 || !strings.Contains(string(said), "/nowhere/ftpalg.yaml: no such file; give the path") {
+	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 78 || !strings.Contains(string(said), "/nowhere/ftpalg.yaml: no such file; give the path") {
 		t.Errorf("without a configuration: %v, %s", err, said)
 	}
 }

@@ -296,7 +296,7 @@ func TestUpgradeFails(t *testing.T) {
 	fetch("226")
 	g.configure(config + "limits: {sesions: 5}\n")
 	g.Signal(syscall.SIGUSR2)
-	g.await("the upgrade has failed, and this process goes on", "exit status 2")
+	g.await("the upgrade has failed, and this process goes on", "exit status 78")
 	if !strings.Contains(g.log(), "limits.sesions") {
 		t.Error("nobody says what is wrong")
 	}

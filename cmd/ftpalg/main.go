@@ -16,9 +16,10 @@ import (
 
 // Exit codes.
 const (
-	exitFailure = 1 // it could not be done
-	exitUsage   = 2 // the command line or the configuration is wrong
-	exitDenied  = 3 // `policy test`: something is denied
+	exitFailure = 1  // it could not be done
+	exitUsage   = 2  // the command line is wrong; also Go's own, of a crash
+	exitDenied  = 3  // `policy test`: something is denied
+	exitConfig  = 78 // the configuration is wrong (EX_CONFIG of sysexits.h): trying again is of no use
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -42,6 +43,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitDenied
 	case errors.As(err, &faults):
 		fmt.Fprintln(stderr, faults)
+		return exitConfig
 	default:
 		fmt.Fprintf(stderr, "ftpalg: %v\nTry 'ftpalg --help'.\n", err)
 	}

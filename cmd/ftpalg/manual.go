@@ -43,8 +43,9 @@ var exitCodes = []struct {
 }{
 	{0, "It is done; of a running gateway: it was told to stop, and has."},
 	{exitFailure, "It could not be done: a port is taken, a privilege is missing, a file cannot be written."},
-	{exitUsage, "The command line or the configuration is wrong. Each fault is said with its file, line and key."},
+	{exitUsage, "The command line is wrong."},
 	{exitDenied, "Of ftpalg policy test alone: something is denied."},
+	{exitConfig, "The configuration is wrong. Each fault is said with its file, line and key. The unit does not start it again."},
 }
 
 // files are where things are after an installation from a package.

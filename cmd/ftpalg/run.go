@@ -92,6 +92,7 @@ func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
 		}
 		super.up(p)
 	} else {
+		s.admin.Follow(before.pid)
 		before.take(p, super, s.succeed, log)
 	}
 	var after succession

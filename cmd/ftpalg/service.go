@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -173,9 +174,16 @@ func (s *supervisor) leave() {
 
 // predecessor is the process before us, whose place we take; see successor, which is the same seen from there.
 type predecessor struct {
+	pid  int
 	says io.ReadCloser  // it says "go", and what it has counted when all its sessions are over
 	hear io.WriteCloser // we say "ready"; the end says that we stop
 	over chan struct{}  // closed when it has ended
+}
+
+// together says whether a process is of our own group: that which starts another is, whose child it makes of it.
+func together(pid int) bool {
+	group, err := syscall.Getpgid(pid)
+	return err == nil && group == syscall.Getpgrp()
 }
 
 // predecessorVariable has the predecessor's process id and how many of the sockets it has opened itself, the last before two pipes.
@@ -186,7 +194,7 @@ func inheritance() (*proxy.Inherited, *predecessor, error) {
 	var pid, opened int
 	after := os.Getenv(predecessorVariable)
 	if after != "" {
-		if _, err := fmt.Sscanf(after, "%d:%d", &pid, &opened); err != nil || pid != os.Getppid() {
+		if _, err := fmt.Sscanf(after, "%d:%d", &pid, &opened); err != nil || !together(pid) {
 			return nil, nil, fmt.Errorf("%s=%s is not by the process that has started this one", predecessorVariable, after)
 		}
 		os.Unsetenv(predecessorVariable)
@@ -201,7 +209,7 @@ func inheritance() (*proxy.Inherited, *predecessor, error) {
 		if sockets < opened {
 			return nil, nil, errors.New("the process before this one has handed over too little")
 		}
-		before = &predecessor{says: files[sockets], hear: files[sockets+1], over: make(chan struct{})}
+		before = &predecessor{pid: pid, says: files[sockets], hear: files[sockets+1], over: make(chan struct{})}
 		files, in.Predecessor = files[:sockets], true
 	}
 	for i, f := range files {

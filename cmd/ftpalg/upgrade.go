@@ -84,7 +84,7 @@ func startSuccessor(p *proxy.Proxy) (*successor, error) {
 	environ = append(environ, "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"),
 		fmt.Sprintf("%s=%d:%d", predecessorVariable, os.Getpid(), opened))
 	p.LendBooks()
-	s.process, err = os.StartProcess(program, os.Args, &os.ProcAttr{Env: environ, Files: files})
+	s.process, err = os.StartProcess(program, os.Args, &os.ProcAttr{Env: environ, Files: files, Sys: beside()})
 	if err != nil {
 		p.RegainBooks()
 		s.says.Close()
@@ -105,6 +105,9 @@ func (s *successor) attend() {
 		s.process.Kill() // unless it has ended by itself, and says why above
 		state, waited := s.process.Wait()
 		switch {
+		case errors.Is(waited, syscall.ECHILD) && !errors.Is(err, os.ErrDeadlineExceeded):
+			why = errors.New("it has ended") // how, its parent knows
+		case errors.Is(waited, syscall.ECHILD):
 		case waited != nil:
 			why = waited
 		case !errors.Is(err, os.ErrDeadlineExceeded):

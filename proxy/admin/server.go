@@ -75,6 +75,7 @@ type Server struct {
 	version string
 	log     *slog.Logger
 	started time.Time
+	before  int // see Follow
 
 	mu      sync.Mutex
 	metrics config.Metrics // where scraped listens
@@ -90,6 +91,9 @@ func New(g Gateway, o Orders, version string, log *slog.Logger) *Server {
 	g.Live().metrics.registry.MustRegister(&current{g})
 	return &Server{gateway: g, orders: o, version: version, log: log, started: time.Now()}
 }
+
+// Follow names the process before this one, whose place this one takes: its socket may be replaced. Call it before Adopt.
+func (s *Server) Follow(pid int) { s.before = pid }
 
 // Adopt has the Server listen where a configuration says. What it says of all addresses is tried, and the error names what cannot
 // be; where it has listened before it goes on then.
@@ -247,8 +251,8 @@ const (
 // rightsKey is that of a connection's rights in its context.
 type rightsKey struct{}
 
-// openSocket listens at a path. A socket that nobody listens at any more is replaced, and so is that of the process before us, whose
-// child we are; but never that of another gateway, which its administrators would no longer reach.
+// openSocket listens at a path. A socket that nobody listens at any more is replaced, and so is that of the process before us;
+// but never that of another gateway, which its administrators would no longer reach.
 func (s *Server) openSocket(a config.Admin) (*socket, error) {
 	path := string(a.Socket)
 	if at, err := os.Lstat(path); err == nil && at.Mode()&fs.ModeSocket == 0 {
@@ -257,7 +261,7 @@ func (s *Server) openSocket(a config.Admin) (*socket, error) {
 	if c, err := net.Dial("unix", path); err == nil {
 		p, err := peerOf(c)
 		c.Close()
-		if err == nil && p.pid != os.Getppid() {
+		if err == nil && p.pid != s.before {
 			return nil, fmt.Errorf("process %d answers at %s: end it, or choose another path", p.pid, path)
 		}
 	}
