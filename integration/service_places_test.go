@@ -11,7 +11,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Places that are not there, not ours, or read-only for the service: what is said names the file, and what to do. A wrong
@@ -57,6 +61,57 @@ func TestServicePlaces(t *testing.T) {
 	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 78 || !strings.Contains(string(said), "/nowhere/ftpalg.yaml: no such file; give the path") {
 		t.Errorf("without a configuration: %v, %s", err, said)
 	}
+}
+
+// The machine's clock is set forward, by more than data may be idle, and back: both are said, and a transfer goes on.
+func TestServiceClock(t *testing.T) {
+	const step = 5 * time.Second
+	set := func(by time.Duration) {
+		t.Helper()
+		var now unix.Timespec
+		err := unix.ClockGettime(unix.CLOCK_REALTIME, &now)
+		if err == nil {
+			now = unix.NsecToTimespec(now.Nano() + int64(by))
+			err = unix.ClockSettime(unix.CLOCK_REALTIME, &now)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := newLab(t)
+	g := l.startGateway("listeners: [{mode: tproxy}]\ntimeouts: {data_idle: 3s}\n")
+	p := newPuppet(t, l, port(serverAddress, v4, 21))
+	x := begin(t, l, p, "RETR")
+	sent := make(chan struct{})
+	over := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for {
+			x.serverData.Write([]byte("x"))
+			select {
+			case <-over:
+				return
+			case <-time.After(time.Second):
+			}
+		}
+	}()
+	set(step)
+	back := sync.OnceFunc(func() { set(-step) })
+	defer back()
+	g.await("level=WARN", "clock was set forward", "by=5s")
+	back()
+	g.await("level=WARN", "clock was set back", "by=5s")
+	close(over)
+	<-sent
+	x.serverData.Close()
+	if _, err := drain(x.clientData); err != nil {
+		t.Error(err)
+	}
+	x.clientData.Close()
+	x.server.say("226 done")
+	x.client.hear("226")
+	g.Stop()
+	g.checkClean()
 }
 
 // When there are no descriptors left, connections wait instead of being refused, it is said what to raise, and whoever comes when

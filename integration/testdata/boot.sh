@@ -14,8 +14,12 @@ rmdir "$groups"
 exec unshare --pid --fork --kill-child --mount --uts --ipc --cgroup --propagation private sh -euc '
 mount --bind "$0" "$0"
 cd "$0"
+# The machine is not its own to set up; the network is.
 mount -t proc proc proc
-mount -t sysfs sysfs sys
+mount --bind proc/sys proc/sys
+mount -o remount,bind,ro proc/sys
+mount --bind /proc/sys/net proc/sys/net
+mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 none sys/fs/cgroup
 mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs dev
