@@ -82,5 +82,7 @@
 // session allocates 17.5 KB in 214 pieces, and collecting them is 3.5 % with 9,500 sessions present. An audit costs 1 % of the rate with
 // 16 sessions at once and 2.5 to 3 % with 64, where encoding/json and a flush for each event cost 6. Tried, and not taken: winding a
 // session's clock only when a wait is long (no faster). Accepting control connections is 0.6 % of a profile of all measures, in one
-// goroutine for a listener, so several sockets of one port (SO_REUSEPORT) are not for machines with fewer than dozens of cores.
+// goroutine for a listener, so several sockets of one port (SO_REUSEPORT) are not for machines with fewer than dozens of cores. A profile
+// (default.pgo) that is taken of all measures with equal weight made frames larger, 23.9 KiB for an idle session instead of 21.9, and
+// nothing faster.
 package main
