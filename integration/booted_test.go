@@ -30,7 +30,8 @@ func (i *installation) boot() {
 	i.t.Cleanup(func() {
 		syscall.Kill(i.init, syscall.SIGKILL) // and with it all that it has started
 		<-d.ended
-		exec.Command("sh", "-c", `d=$(mktemp -d); mount -t cgroup2 none $d && find "$d/$0" -depth -type d -exec rmdir {} +; umount $d; rmdir $d`, group).Run()
+		exec.Command("sh", "-c", `d=$(mktemp -d); mount -t cgroup2 none $d && find "$d/$0" -depth -type d -exec rmdir {} +
+			umount $d; rmdir $d`, group).Run()
 	})
 	i.eventually("systemd has started", func() bool {
 		if !d.running() {
@@ -80,7 +81,8 @@ func TestPackageBooted(t *testing.T) {
 	}
 	at := s.AddrPort(v4)
 	curl := func() error {
-		got, err := i.Client.Command(context.Background(), "curl", "-sS", "-m", "60", fmt.Sprintf("ftp://%s:%s@%v/file", ftpUser, ftpPassword, at)).CombinedOutput()
+		url := fmt.Sprintf("ftp://%s:%s@%v/file", ftpUser, ftpPassword, at)
+		got, err := i.Client.Command(context.Background(), "curl", "-sS", "-m", "60", url).CombinedOutput()
 		if err == nil && string(got) != "hello" {
 			err = fmt.Errorf("the file has %q", got)
 		}
@@ -228,7 +230,9 @@ func TestPackageBooted(t *testing.T) {
 	// Killed, and hung.
 	for _, signal := range []string{"KILL", "STOP"} {
 		if signal == "STOP" {
-			i.run("sh", "-c", "mkdir -p /run/systemd/system/ftpalg.service.d && printf '[Service]\\nWatchdogSec=2s\\n' >/run/systemd/system/ftpalg.service.d/quick.conf && systemctl daemon-reload && systemctl restart ftpalg")
+			i.run("sh", "-ec", `dir=/run/systemd/system/ftpalg.service.d; mkdir -p $dir
+				printf '[Service]\nWatchdogSec=2s\n' >$dir/quick.conf
+				systemctl daemon-reload; systemctl restart ftpalg`)
 		}
 		old := i.shows("MainPID")
 		i.run("kill", "-"+signal, old)

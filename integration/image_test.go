@@ -26,7 +26,8 @@ func TestImage(t *testing.T) {
 		t.Fatal("the Dockerfile has another form")
 	}
 	l := newLab(t)
-	storage := []string{"--root", filepath.Join(l.Dir, "containers"), "--runroot", filepath.Join(l.Dir, "containers-run"), "--storage-driver", "vfs"}
+	containers := filepath.Join(l.Dir, "containers")
+	storage := []string{"--root", containers, "--runroot", containers + "-run", "--storage-driver", "vfs"}
 	buildah := func(args ...string) string {
 		t.Helper()
 		command := exec.Command("buildah", append(storage, args...)...)

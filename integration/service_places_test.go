@@ -104,11 +104,11 @@ func TestServiceClock(t *testing.T) {
 	close(over)
 	<-sent
 	x.serverData.Close()
+	x.server.say("226 done") // before that the client does not see the end
 	if _, err := drain(x.clientData); err != nil {
 		t.Error(err)
 	}
 	x.clientData.Close()
-	x.server.say("226 done")
 	x.client.hear("226")
 	g.Stop()
 	g.checkClean()
