@@ -20,7 +20,7 @@ type Pinhole interface {
 	// Count is how many bytes have gone that way, about, as the kernel counts them now, and whether one end has ended the
 	// connection. It fails if the kernel knows of none.
 	Count(Direction) (bytes int64, ending bool, err error)
-	// Unused reports whether nothing has come to the pinhole.
+	// Unused reports whether nothing has come to the pinhole. What has come without our hearing of it is in Seen from then on.
 	Unused() (bool, error)
 	// Suspend takes an unused pinhole back, until Renew makes it last again.
 	Suspend()

@@ -96,7 +96,11 @@ func TestPackageBooted(t *testing.T) {
 	}
 	i.ForwardRelated()
 	i.boot()
-	defer func() { keep(t, "journal", []byte(i.journal())) }()
+	defer func() {
+		if t.Failed() {
+			keep(t, "journal", []byte(i.journal()))
+		}
+	}()
 
 	i.dpkg("-i", i.give(first))
 	if state := i.shows("ActiveState"); state != "active" {
