@@ -356,8 +356,11 @@ func (s *Server) routes() http.Handler {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	mux.HandleFunc("POST /v1/drain", func(w http.ResponseWriter, _ *http.Request) {
-		s.orders.Drain()
+		// The answer first: without sessions we may have ended before it is written.
+		w.Header().Set("Content-Length", "0")
 		w.WriteHeader(http.StatusAccepted)
+		http.NewResponseController(w).Flush()
+		s.orders.Drain()
 	})
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
 		if err := s.orders.Reload(); err != nil {
