@@ -26,34 +26,21 @@ func (i *installation) boot() {
 		i.t.Fatal(err)
 	}
 	group := "ftpalg-" + i.Firewall.Name
-	d := i.Firewall.Start("systemd", i.Firewall.Command(context.Background(), "sh", script, i.root, group))
+	i.systemd = i.Firewall.Start("systemd", i.Firewall.Command(context.Background(), "sh", script, i.root, group))
 	i.t.Cleanup(func() {
 		syscall.Kill(i.init, syscall.SIGKILL) // and with it all that it has started
-		<-d.ended
+		<-i.systemd.ended
 		exec.Command("sh", "-c", `d=$(mktemp -d); mount -t cgroup2 none $d && find "$d/$0" -depth -type d -exec rmdir {} +
 			umount $d; rmdir $d`, group).Run()
 	})
-	i.eventually("systemd has started", func() bool {
-		if !d.running() {
-			i.t.Fatalf("systemd has ended: %v", d.err)
-		}
-		i.init, _ = strconv.Atoi(strings.TrimSpace(string(readAll(fmt.Sprintf("/proc/%d/task/%[1]d/children", d.process.Pid)))))
+	i.systemd.until("systemd has started", func() bool {
+		i.init, _ = strconv.Atoi(strings.TrimSpace(string(readAll(fmt.Sprintf("/proc/%d/task/%[1]d/children", i.systemd.process.Pid)))))
 		if i.init == 0 {
 			return false
 		}
 		said, _ := i.command(i.t.Context(), "systemctl", "is-system-running").Output()
 		return strings.TrimSpace(string(said)) == "running"
 	})
-}
-
-// eventually waits for what will be true soon.
-func (i *installation) eventually(what string, is func() bool) {
-	i.t.Helper()
-	for deadline := time.Now().Add(hang); !is(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			i.t.Fatalf("not in %v: %s", hang, what)
-		}
-	}
 }
 
 // shows is a property of the service, as systemd has it.
@@ -115,7 +102,7 @@ func TestPackageBooted(t *testing.T) {
 	}
 
 	// README's firewall, by README's commands.
-	configuration, commands := readmeFirewall(t)
+	_, configuration, commands := readmeFirewall(t)
 	write := func(text string) {
 		t.Helper()
 		if err := os.WriteFile(filepath.Join(i.root, "etc/ftpalg/ftpalg.yaml"), []byte(text), 0o640); err != nil {
@@ -163,13 +150,13 @@ func TestPackageBooted(t *testing.T) {
 	some := func() {
 		t.Helper()
 		n := files.Load()
-		i.eventually("clients come", func() bool { return files.Load() > n+20 })
+		i.systemd.until("clients come", func() bool { return files.Load() > n+20 })
 	}
 	some()
 	k := i.logIn(t, at)
 	old := i.shows("MainPID")
 	i.dpkg("-i", i.give(second))
-	i.eventually("another process is the service", func() bool { return i.shows("MainPID") != old })
+	i.systemd.until("another process is the service", func() bool { return i.shows("MainPID") != old })
 	some()
 	if reply, content := i.fetch(t, k, at, "RETR file"); reply[:3] != "226" || content != "hello" {
 		t.Errorf("in a session that was there before, RETR has %s, %q", reply, content)
@@ -225,7 +212,7 @@ func TestPackageBooted(t *testing.T) {
 	for range 3 {
 		n := let.Load()
 		i.run("systemctl", "restart", "ftpalg.service")
-		i.eventually("clients are let in", func() bool { return let.Load() > n+20 })
+		i.systemd.until("clients are let in", func() bool { return let.Load() > n+20 })
 	}
 	over.Store(true)
 	clients.Wait()
@@ -240,7 +227,7 @@ func TestPackageBooted(t *testing.T) {
 		}
 		old := i.shows("MainPID")
 		i.run("kill", "-"+signal, old)
-		i.eventually("it is started again after SIG"+signal, func() bool {
+		i.systemd.until("it is started again after SIG"+signal, func() bool {
 			pid := i.shows("MainPID")
 			return pid != old && pid != "0" && i.shows("ActiveState") == "active"
 		})

@@ -61,11 +61,7 @@ func TestFileZilla(t *testing.T) {
 			if secured {
 				own := l.newAuthority("gateway")
 				// Where `ftpalg ca show` says to put it.
-				text, err := os.ReadFile(own.CertFile)
-				if err != nil {
-					t.Fatal(err)
-				}
-				l.Client.overlay("ssl/certs/ca-certificates.crt", string(text))
+				l.Client.overlay("ssl/certs/ca-certificates.crt", string(readAll(own.CertFile)))
 				configuration += fmt.Sprintf("tls: {authority_cert: %s, authority_key: %s, server_roots: %s}\n", own.CertFile, own.KeyFile, root.CertFile)
 				insecure = ""
 			}

@@ -14,7 +14,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // builtProgram builds ftpalg once for all tests and returns its path.
@@ -141,21 +140,6 @@ func (g *gateway) logged(words ...string) string {
 		}
 	}
 	return ""
-}
-
-// until waits for something that will happen unless something is wrong.
-func (g *gateway) until(what string, done func() bool) {
-	g.lab.t.Helper()
-	for deadline := time.Now().Add(hang); !done(); time.Sleep(5 * time.Millisecond) {
-		select {
-		case <-g.ended:
-			g.lab.t.Fatalf("ftpalg ended (%v) before %s", g.err, what)
-		default:
-		}
-		if time.Now().After(deadline) {
-			g.lab.t.Fatalf("not in %v: %s", hang, what)
-		}
-	}
 }
 
 // pid is the process of ftpalg itself, which ip netns exec has become.

@@ -16,9 +16,7 @@ import (
 // from Debian, so one is made by that name: a bare Debian, with the Go that the tests are built by.
 func TestImage(t *testing.T) {
 	need(t, "buildah", "curl")
-	if _, err := os.Stat(unpacked(".root")); err != nil {
-		lack(t, "a bare system (see install.sh)")
-	}
+	debian := unpackedSystem(t, "root")
 	file := filepath.Join(moduleRoot(t), "cmd/package/Dockerfile")
 	_, after, _ := strings.Cut(string(readAll(file)), "\nFROM ")
 	base, _, ok := strings.Cut(after, " AS build\n")
@@ -49,7 +47,7 @@ func TestImage(t *testing.T) {
 	}
 
 	bare := buildah("from", "scratch")
-	buildah("add", "--quiet", bare, unpacked("root"), "/")
+	buildah("add", "--quiet", bare, debian, "/")
 	buildah("add", "--quiet", bare, "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/certs/ca-certificates.crt")
 	config := []string{"config", "--env", "PATH=/usr/local/go/bin:/usr/sbin:/usr/bin:/sbin:/bin", "--env", "GOPATH=/go"}
 	for _, name := range []string{"GOPROXY", "GOSUMDB", "GONOSUMDB", "GOTOOLCHAIN"} {

@@ -216,6 +216,21 @@ func (d *daemon) wait(command *exec.Cmd) {
 	close(d.ended)
 }
 
+// until waits for something that will happen unless something is wrong.
+func (d *daemon) until(what string, done func() bool) {
+	d.t.Helper()
+	for deadline := time.Now().Add(hang); !done(); time.Sleep(5 * time.Millisecond) {
+		select {
+		case <-d.ended:
+			d.t.Fatalf("%s: ended (%v) before %s", filepath.Base(d.Log), d.err, what)
+		default:
+		}
+		if time.Now().After(deadline) {
+			d.t.Fatalf("not in %v: %s", hang, what)
+		}
+	}
+}
+
 // Signal sends the daemon a signal.
 func (d *daemon) Signal(signal os.Signal) {
 	d.t.Helper()

@@ -78,23 +78,31 @@ func changed(t *testing.T, deb, dir string) string {
 // An installation is a system of its own, in the network of a lab's firewall.
 type installation struct {
 	*lab
-	root string
-	init int // its first process; 0: it is not booted
+	root    string
+	systemd *daemon // nil: it is not booted
+	init    int     // its first process, as we see it; 0: there is none
 }
 
 // newInstallation copies a system that install.sh makes: root, which is bare, or booted, which has systemd.
 func newInstallation(t *testing.T, system string) *installation {
 	t.Helper()
 	need(t, "dpkg-deb", "chroot")
-	if _, err := os.Stat(unpacked("." + system)); err != nil {
-		lack(t, "a system to install packages in (see install.sh)")
-	}
+	from := unpackedSystem(t, system)
 	i := &installation{lab: newLab(t)}
 	i.root = filepath.Join(i.Dir, "root")
-	if said, err := exec.Command("cp", "-a", unpacked(system), i.root).CombinedOutput(); err != nil {
+	if said, err := exec.Command("cp", "-a", from, i.root).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, said)
 	}
 	return i
+}
+
+// unpackedSystem is where install.sh has made a system.
+func unpackedSystem(t *testing.T, system string) string {
+	t.Helper()
+	if _, err := os.Stat(unpacked("." + system)); err != nil {
+		lack(t, "the system "+system+" (see install.sh)")
+	}
+	return unpacked(system)
 }
 
 // command is a program in the system. Where that is not booted, /proc is there for as long as it runs: ip gives it mounts of its own.
@@ -182,10 +190,11 @@ func (i *installation) serve(name string) *gateway {
 	return g
 }
 
-// readmeFirewall is README's firewall from nothing, with the lab's interface: its configuration, and the commands that put it to work.
-func readmeFirewall(t *testing.T) (configuration string, commands []string) {
+// readmeFirewall is README from its firewall from nothing on: the configuration, with the lab's interface, and the commands that put it to
+// work.
+func readmeFirewall(t *testing.T) (chapter, configuration string, commands []string) {
 	t.Helper()
-	_, chapter, _ := strings.Cut(string(readAll("../README.md")), "### A firewall from nothing")
+	_, chapter, _ = strings.Cut(string(readAll("../README.md")), "### A firewall from nothing")
 	_, block, _ := strings.Cut(chapter, "```yaml\n")
 	block, rest, _ := strings.Cut(block, "```")
 	_, rest, _ = strings.Cut(rest, "as root:\n\n")
@@ -196,7 +205,7 @@ func readmeFirewall(t *testing.T) (configuration string, commands []string) {
 	for line := range strings.Lines(rest) {
 		commands = append(commands, strings.TrimSpace(line))
 	}
-	return strings.ReplaceAll(block, "lan0", clientSide), commands
+	return chapter, strings.ReplaceAll(block, "lan0", clientSide), commands
 }
 
 // TestPackage: the package is installed in a bare system and runs as it is delivered; is configured, and carries files; is upgraded
@@ -267,8 +276,7 @@ func TestPackage(t *testing.T) {
 	g.checkClean()
 
 	// Configured as a firewall, it carries files.
-	_, chapter, _ := strings.Cut(string(readAll("../README.md")), "### A firewall from nothing")
-	configuration, _ := readmeFirewall(t)
+	chapter, configuration, _ := readmeFirewall(t)
 	configuration += modest
 	for name, text := range map[string]string{"ftpalg.yaml": configuration, "authority.key": "a key"} {
 		if err := os.WriteFile(filepath.Join(i.root, "etc/ftpalg", name), []byte(text), 0o600); err != nil {

@@ -105,12 +105,12 @@ func (s *successor) attend() {
 		s.process.Kill() // unless it has ended by itself, and says why above
 		state, waited := s.process.Wait()
 		switch {
-		case errors.Is(waited, syscall.ECHILD) && !errors.Is(err, os.ErrDeadlineExceeded):
-			why = errors.New("it has ended") // how, its parent knows
+		case errors.Is(err, os.ErrDeadlineExceeded):
 		case errors.Is(waited, syscall.ECHILD):
+			why = errors.New("it has ended") // how, its parent knows
 		case waited != nil:
 			why = waited
-		case !errors.Is(err, os.ErrDeadlineExceeded):
+		default:
 			why = errors.New(state.String())
 		}
 		s.started <- why

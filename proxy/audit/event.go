@@ -127,10 +127,9 @@ func (e *Event) appendLine(b []byte) []byte {
 	e.UserRaw, e.TextRaw, e.PathRaw, e.ResolvedRaw, e.FromRaw = raw(e.User), raw(e.Text), raw(e.Path), raw(e.Resolved), raw(e.From)
 	l := line(append(b, `{"schema":`...))
 	l = strconv.AppendInt(l, int64(e.Schema), 10)
-	l = strconv.AppendUint(append(l, `,"seq":`...), e.Seq, 10)
+	l = strconv.AppendUint(l.name("seq"), e.Seq, 10)
 	l = l.time("time", e.Time)
-	l = append(append(l, `,"event":`...), '"')
-	l = append(append(l, e.Event...), '"')
+	l = l.name("event").quoted(string(e.Event))
 	l = l.text("outcome", e.Outcome)
 
 	l = l.text("session", e.Session)
@@ -152,11 +151,11 @@ func (e *Event) appendLine(b []byte) []byte {
 	l = l.text("direction", e.Direction)
 	l = l.truth("ascii", e.ASCII)
 	if e.Bytes != nil {
-		l = strconv.AppendInt(append(l, `,"bytes":`...), *e.Bytes, 10)
+		l = strconv.AppendInt(l.name("bytes"), *e.Bytes, 10)
 	}
 	l = l.number("offset", e.Offset)
 	if e.Seconds != nil {
-		l = strconv.AppendFloat(append(l, `,"duration":`...), *e.Seconds, 'f', -1, 64)
+		l = strconv.AppendFloat(l.name("duration"), *e.Seconds, 'f', -1, 64)
 	}
 	l = l.text("carriage", e.Carriage)
 	l = l.text("sha256", e.SHA256)

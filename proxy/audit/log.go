@@ -92,10 +92,9 @@ func (l *Log) Record(e *Event) bool {
 	if !l.put(item{event: e}) {
 		return false
 	}
-	switch {
-	case len(l.queue) > cap(l.queue)/2:
+	if len(l.queue) > cap(l.queue)/2 {
 		l.wake()
-	default:
+	} else {
 		l.soon()
 	}
 	return true
