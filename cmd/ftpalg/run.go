@@ -56,6 +56,7 @@ It takes listening sockets from systemd (LISTEN_FDS), and tells it how it is (NO
 
 // serve runs the gateway until a signal ends it.
 func (o *options) serve(cfg *config.Config, stderr io.Writer) error {
+	tuneHeap()
 	// Signals are ours before the first listener is open: a SIGHUP must never kill.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2)
