@@ -62,36 +62,36 @@
 // 0.56 (eight) where those took 0.48 and 0.81. While a sender is fast, SO_RCVLOWAT makes a MiB gather before we wake up: with
 // MTU-sized packets and one stream 0.49 to 0.59 s/GiB where it was 1.2 to 1.4 (SUSE 0.9 to 1.0), for a fifth less of throughput, since
 // sender and receiver take turns. Tried, and not taken: copying through memory (0.52 to 0.97 s/GiB, by calls of either kind; 1.4 to 1.6
-// with MTU-sized packets); TCP_NOTSENT_LOWAT of 1 MiB (no difference); gathering less, 128 to 512 KiB (0.74 to 0.9, no faster). A leg
-// that we accepted costs 0.42 to 0.48 s/GiB to read from, one that we called 0.31 to 0.37; why is not known.
+// with MTU-sized packets); TCP_NOTSENT_LOWAT of 1 MiB (no difference); gathering less, 128 to 512 KiB (0.74 to 0.9, no faster).
+// Reading from the client costs 0.35 to 0.375 s/GiB and reading from the server 0.32 to 0.355, whichever of them called.
 //
 // TPROXY needs a policy routing rule, and with any such rule the kernel looks each forwarded packet's route up in full, table by
 // table, and its source's too: 18 ms for a GiB of 64 KiB packets by perf, where our two chains take 4. A single stream that is sent from
-// the sender's core alone, at 310 ms for a GiB, feels that as 7 %; eight streams, which have both cores, as 3. MTU-sized packets show what each thing costs:
-// beside the kernel's helper alone the rule takes 15 % of throughput (9 of them for the source), our two chains 6, accounting 1, where masquerading
-// takes 14. Gateway listeners need no such rule, but translate. Tried, and not taken:
+// the sender's core alone, at 310 ms for a GiB, feels that as 7 %; eight streams, which have both cores, as 3. MTU-sized packets show what
+// each thing costs: beside the kernel's helper alone the rule takes 15 % of throughput (9 of them for the source), our two chains 6,
+// accounting 1, where masquerading takes 14. Gateway listeners need no such rule, but translate. Tried, and not taken:
 //   - No rule: after tproxy, a packet's destination is rewritten to an address of this machine's, and back in chain input, out of
 //     conntrack's entry. It works, and what the kernel carries gains 7 % with MTU-sized packets. But the kernel does not find an established
 //     socket early any more, and every packet to us is written twice: with MTU-sized packets splice falls from 0.96 of the helper to
 //     0.78, with others by 4 %, complete sessions by 5 %, and NOOP has 4 µs more.
 //   - accept_local=1, without which a rule makes the kernel look up sources even where rp_filter is 0: gives 9 of the 15 % back. But
 //     then packets that pretend to be from this machine come in, and that is for its administrator to say.
-//   - One chain instead of two, in prerouting: 3 %. It would have to come after translation, and then redirecting comes before TPROXY,
-//     and what somebody has translated would be intercepted under an address that the client does not know.
+//   - One chain instead of two, in prerouting: 3 % with MTU-sized packets. There the log shows packets before translation, so that their
+//     pinhole can be known by conntrack's entry alone; after it, redirecting would come before TPROXY.
 //
-// TLS is bounded by the cipher, once in each direction (40 % of ftpalg's time, by Go's AES-GCM), and by what moves bytes through memory:
-// crypto/tls copies each byte of a file four times. Records of TLS 1.3 are opened where they were read and sealed there again, and the
-// more of them at a system call the better, since each read moves the window and each write wakes the receiver up: a MiB at once took 0.82 to 0.85
-// s/GiB with one stream and 0.96 to 1.07 with eight, 512 KiB 0.9 and 1.03 to 1.16, 256 KiB 1.0 to 1.1 and 1.12 to 1.26, crypto/tls 1.26 to 1.40
-// and 1.41 to 1.50. TLS 1.2, and ChaCha20, which are rare, stay crypto/tls's. Complete FTPS sessions are
+// TLS is bounded by the cipher, once in each direction (40 % of ftpalg's time, by Go's AES-GCM), and by what moves bytes through
+// memory: crypto/tls copies each byte of a file four times. Records of TLS 1.3 are opened where they were read and sealed there again,
+// and the more of them at a system call the better, since each read moves the window and each write wakes the receiver up: a MiB at
+// once took 0.82 to 0.85 s/GiB with one stream and 0.92 to 1.08 with eight, 512 KiB 0.9 and 1.03 to 1.16, 256 KiB 1.0 to 1.1 and 1.12 to
+// 1.26, crypto/tls 1.26 to 1.40 and 1.41 to 1.50. TLS 1.2, and ChaCha20, which are rare, stay crypto/tls's. Complete FTPS sessions are
 // bounded by four full handshakes, two of them ours, of which the hybrid key exchange (X25519MLKEM768) is 1.4 times as costly as
 // X25519; whoever offers it gets it.
 //
 // Complete sessions and NOOP are bounded by system calls: half of ftpalg's profile is in them, 4 % in futex. A NOOP has two
 // reads and two writes that carry it, one read that finds nothing, and three epoll_wait, with two hand-overs between goroutines. A
 // session allocates 17.5 KB in 214 pieces, and collecting them is 3.5 % with 9,500 sessions present; with few it was 6 %, and 15 under
-// TLS, until a small heap was let have more garbage. An audit costs 1 % of the rate with
-// 16 sessions at once and 2.5 to 3 % with 64, where encoding/json and a flush for each event cost 6. Tried, and not taken: winding a
+// TLS, until a small heap was let have more garbage. An audit costs 1 % of the rate with 16 sessions at once and 2.5 to 3 % with 64,
+// where encoding/json and a flush for each event cost 6. Tried, and not taken: winding a
 // session's clock only when a wait is long (no faster). Accepting control connections is 0.6 % of a profile of all measures, in one
 // goroutine for a listener, so several sockets of one port (SO_REUSEPORT) are not for machines with fewer than dozens of cores. A profile
 // (default.pgo) that is taken of all measures with equal weight made frames larger, 23.9 KiB for an idle session instead of 21.9, and
