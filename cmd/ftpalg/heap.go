@@ -15,24 +15,22 @@ const smallHeap = 8 << 20
 // tuneHeap has the heap so from now on. It leaves all to GOGC where somebody has set that.
 func tuneHeap() {
 	if os.Getenv("GOGC") == "" {
-		(&heapTuner{percent: 100}).collected(nothing{})
+		(&heapTuner{percent: 100}).collected()
 	}
 }
 
 // heapTuner sets how often the heap is collected, after each collection.
 type heapTuner struct{ percent int }
 
-type nothing struct{}
-
-// collected is called after each collection: what nobody refers to is gone then.
-func (h *heapTuner) collected(nothing) {
+// collected is called after each collection, as what nobody refers to is gone then.
+func (h *heapTuner) collected() {
 	inUse := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(inUse)
 	if percent := garbagePercent(inUse[0].Value.Uint64()); percent != h.percent { // which stops all else for a moment
 		h.percent = percent
 		debug.SetGCPercent(percent)
 	}
-	runtime.AddCleanup(&struct{ next *heapTuner }{h}, h.collected, nothing{})
+	runtime.AddCleanup(new(*heapTuner), (*heapTuner).collected, h)
 }
 
 // garbagePercent is how much garbage there may be, in hundredths of what is in use. Go multiplies its least heap, of 4 MiB, by it too.

@@ -91,10 +91,10 @@
 // reads and two writes that carry it, one read that finds nothing, and three epoll_wait, with two hand-overs between goroutines. A
 // session allocates 17.5 KB in 214 pieces, and collecting them is 3.5 % with 9,500 sessions present; with few it was 6 %, and 15 under
 // TLS, until a small heap was let have more garbage. So a session costs 1.11 of what it does alone when 9,500 are present, in windows of
-// 2 s; shorter ones have a collection of that heap in them, or none (0.9 to 1.2). An audit costs 1 % of the rate with 16 sessions at once and 2.5 to 3 % with 64,
-// where encoding/json and a flush for each event cost 6. Tried, and not taken: winding a
-// session's clock only when a wait is long (no faster). Accepting control connections is 0.6 % of a profile of all measures, in one
-// goroutine for a listener, so several sockets of one port (SO_REUSEPORT) are not for machines with fewer than dozens of cores. A profile
+// 2 s; shorter ones have a collection of that heap in them, or none (0.9 to 1.2). An audit costs 1 % of the rate with 16 sessions at
+// once and 2.5 to 3 % with 64, where encoding/json and a flush for each event cost 6. Tried, and not taken: winding a session's clock
+// only when a wait is long (no faster). Accepting control connections is 0.6 % of a profile of all measures, in one goroutine for a
+// listener, so several sockets of one port (SO_REUSEPORT) are not for machines with fewer than dozens of cores. A profile
 // (default.pgo) that is taken of all measures with equal weight made frames larger, 23.9 KiB for an idle session instead of 21.9, and
 // nothing faster.
 package main
