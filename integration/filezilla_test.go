@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -40,10 +41,23 @@ func fileZillaGeneric(kind int) string {
 		`<Setting name="Proxy user">%s</Setting><Setting name="Proxy password">%s</Setting>`, kind, fileZillaProxy, proxyAt(v4).Port(), proxyUser, proxyPassword)
 }
 
+// startScreen starts a screen that nobody sees, in the client's namespace, and returns its name.
+func (l *lab) startScreen() (display string) {
+	l.t.Helper()
+	// It chooses a number that is free, and writes it to its log.
+	screen := l.Client.Start("screen", l.Client.Command(context.Background(), "Xvfb", "-displayfd", "1", "-nolisten", "tcp"))
+	number := regexp.MustCompile(`(?m)^\d+$`)
+	screen.until("there is a screen", func() bool {
+		display = ":" + number.FindString(string(readAll(screen.Log)))
+		return display != ":"
+	})
+	return display
+}
+
 // TestFileZilla: FileZilla, on a screen that nobody sees, lists a directory through the proxy, by each of its settings, plain and
 // over TLS on both sides, where it trusts the authority because the system does, and so asks nobody.
 func TestFileZilla(t *testing.T) {
-	need(t, "filezilla", "xvfb-run")
+	need(t, "filezilla", "Xvfb")
 	for _, scheme := range []string{"ftp", "ftpes", "ftps"} {
 		t.Run(scheme, func(t *testing.T) {
 			secured := scheme != "ftp"
@@ -66,9 +80,11 @@ func TestFileZilla(t *testing.T) {
 				insecure = ""
 			}
 			g := l.startGateway(configuration + l.accounts(true))
+			display := l.startScreen()
 			for _, via := range fileZillaVia {
 				t.Run(via.name, func(t *testing.T) {
-					home := t.TempDir()
+					// Of the lab, which ends all of its processes first: one that outlives FileZilla may still write here.
+					home := filepath.Join(l.Dir, "home-"+via.name)
 					dir := filepath.Join(home, ".config", "filezilla")
 					if err := os.MkdirAll(dir, 0o700); err != nil {
 						t.Fatal(err)
@@ -86,8 +102,8 @@ func TestFileZilla(t *testing.T) {
 					from := len(g.log())
 					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 					defer cancel()
-					command := l.Client.Command(ctx, "xvfb-run", "-a", "filezilla", fmt.Sprintf("%s://%s:%s@%s", scheme, ftpUser, ftpPassword, name))
-					command.Env = append(command.Env, "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, ".config"))
+					command := l.Client.Command(ctx, "filezilla", fmt.Sprintf("%s://%s:%s@%s", scheme, ftpUser, ftpPassword, name))
+					command.Env = append(command.Env, "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, ".config"), "DISPLAY="+display)
 					zilla := l.Client.Start("filezilla-"+strings.ReplaceAll(via.name, "@", ""), command)
 					defer zilla.Stop()
 					var line string

@@ -11,7 +11,7 @@ set -euo pipefail
 
 dir=${1:-${FTPALG_TEST_PEERS:-${XDG_CACHE_HOME:-/var/cache}/ftpalg-peers}}
 
-clients=(curl lftp tnftp wget ncftp python3 perl chromium-headless-shell filezilla xvfb xauth)
+clients=(curl lftp tnftp wget ncftp python3 perl chromium-headless-shell filezilla xvfb)
 # gcc is for Go's race detector.
 tools=(ca-certificates conntrack gcc iproute2 libc6-dev nftables openssl procps strace systemd util-linux)
 # What packages and images are made of, and judged by; debootstrap makes the systems that one is installed in.
