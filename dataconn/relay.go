@@ -17,7 +17,6 @@ type relay struct {
 	// Records that both sides have are opened and sealed in their place; nil: bytes are read and written.
 	opener Opener
 	sealer Sealer
-	size   chunk // what is written at once
 
 	// While reading and writing overlap: what has been read goes to full, and comes back to free when it is written.
 	full, free chan *piece
@@ -69,34 +68,12 @@ const (
 var narrowRooms = sync.Pool{New: func() any { return new([narrow]byte) }}
 var wideRooms = sync.Pool{New: func() any { return new([wide]byte) }}
 
-// chunk is how many bytes are written at once. A write that stalls is seen only at its deadline, so a receiver must
-// take a chunk in twice Idle, or it is mistaken for dead: 273 bytes a second by default. But it costs the less the more
-// goes at once: so a chunk that was taken a hundred times as fast as it must be is followed by one twice as large, and one that was
-// not even taken ten times as fast by a small one.
-type chunk int64
-
-const (
-	smallChunk chunk = 64 << 10
-	largeChunk chunk = 1 << 20
-)
-
-// after is the chunk to follow one that took so long.
-func (c chunk) after(took, idle time.Duration) chunk {
-	switch {
-	case took < idle/50:
-		return min(2*c, largeChunk)
-	case took > idle/5:
-		return smallChunk
-	}
-	return c
-}
-
 // relays is how many relays there are. They share the processors.
 var relays atomic.Int64
 
 // relay carries all bytes from one side to the other.
 func (t *Transfer) relay(from, to Side) error {
-	r := &relay{Transfer: t, from: from, to: to, size: smallChunk}
+	r := &relay{Transfer: t, from: from, to: to}
 	opener, opens := t.streams[from].(Opener)
 	if sealer, seals := t.streams[to].(Sealer); opens && seals {
 		r.opener, r.sealer = opener, sealer
@@ -252,38 +229,25 @@ func (r *relay) write(p *piece) error {
 		}
 	}
 	dst := r.streams[r.to]
-	for rest := p.spans; len(rest) > 0; {
-		// However much there is, a receiver has its time for as much as it has shown to take.
-		begin := time.Now()
-		dst.SetWriteDeadline(begin.Add(2 * r.opts.Idle))
-		var n int
-		var err error
-		n, rest, err = r.send(p.room, rest)
-		r.bytes.Add(int64(n))
-		if err != nil {
-			return r.broke(r.to, "write", err)
+	dst.SetWriteDeadline(time.Now().Add(2 * r.opts.Idle)) // see patient
+	if r.sealer != nil {
+		n, err := r.sealer.Seal(p.room, p.spans)
+		return r.wrote(n, err)
+	}
+	for _, s := range p.spans {
+		n, err := dst.Write(p.room[s[0]:s[1]])
+		if err := r.wrote(n, err); err != nil {
+			return err
 		}
-		r.size = r.size.after(time.Since(begin), r.opts.Idle)
 	}
 	return nil
 }
 
-// send is one write, of the first of spans. It returns those that are left.
-func (r *relay) send(room []byte, spans [][2]int) (n int, rest [][2]int, err error) {
-	if r.sealer != nil {
-		k, most := 1, spans[0][1]-spans[0][0]
-		for k < len(spans) && most+spans[k][1]-spans[k][0] <= int(r.size) {
-			most += spans[k][1] - spans[k][0]
-			k++
-		}
-		n, err = r.sealer.Seal(room, spans[:k])
-		return n, spans[k:], err
+// wrote counts what one write has handed on.
+func (r *relay) wrote(n int, err error) error {
+	r.bytes.Add(int64(n))
+	if err != nil {
+		return r.broke(r.to, "write", err)
 	}
-	s := spans[0]
-	n, err = r.streams[r.to].Write(room[s[0]:min(s[1], s[0]+int(r.size))])
-	if s[0] += n; s[0] == s[1] {
-		return n, spans[1:], err
-	}
-	spans[0] = s
-	return n, spans, err
+	return nil
 }

@@ -25,7 +25,7 @@ type relayed struct {
 
 func newRelayed(i Inspector) *relayed {
 	at := netip.MustParseAddrPort
-	r := &relayed{relay: &relay{Transfer: &Transfer{ctx: context.Background(), inspector: i}, from: Server, to: Client, size: smallChunk}}
+	r := &relayed{relay: &relay{Transfer: &Transfer{ctx: context.Background(), inspector: i}, from: Server, to: Client}}
 	r.opts.Idle = time.Minute
 	r.legs[Client], r.receiver = ftptest.Pipe(at("192.0.2.254:40001"), at("192.0.2.1:40002"))
 	r.legs[Server], r.sender = ftptest.Pipe(at("203.0.113.254:40003"), at("203.0.113.9:40004"))
@@ -75,6 +75,46 @@ func TestRelay(t *testing.T) {
 			if n := relays.Load(); n != others {
 				t.Errorf("%d relays are counted", n)
 			}
+		})
+	}
+}
+
+// TestSlowReceiver: however much is written at once, a receiver has twice Idle for each bit of it, and one that is dead is told from one
+// that is slow.
+func TestSlowReceiver(t *testing.T) {
+	for name, reads := range map[string]int{"slow": wide / (16 << 10), "slow, then dead": 5} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRelayed(nil)
+				defer r.close()
+				r.streams[Client] = bare{&patient{Conn: r.legs[Client]}}
+				begun := time.Now()
+				var last time.Time
+				var receiver sync.WaitGroup
+				receiver.Go(func() {
+					for range reads {
+						time.Sleep(2*r.opts.Idle - time.Second)
+						io.ReadFull(r.receiver, make([]byte, 16<<10))
+						last = time.Now()
+					}
+				})
+				err := r.write(&piece{room: make([]byte, wide), spans: [][2]int{{0, wide}}})
+				took := time.Since(begun)
+				receiver.Wait()
+				if name == "slow" {
+					if err != nil || r.Bytes() != wide || took < time.Hour {
+						t.Errorf("%v after %d bytes and %v", err, r.Bytes(), took)
+					}
+					return
+				}
+				var leg *LegError
+				if !errors.Is(err, ErrIdle) || !errors.As(err, &leg) || leg.Side != Client || leg.Act != "write" {
+					t.Errorf("%v", err)
+				}
+				if silent := begun.Add(took).Sub(last); silent < 2*r.opts.Idle || silent > 5*r.opts.Idle/2 {
+					t.Errorf("%v after the last byte was taken", silent)
+				}
+			})
 		})
 	}
 }

@@ -27,7 +27,7 @@ type Options struct {
 	Client  Leg
 	Server  Leg
 	// Setup bounds the time from Begin until both legs are connected; Idle, the time in which no byte moves. A peer that
-	// takes no data is noticed after Idle at the earliest and twice Idle at the latest.
+	// takes no data is noticed after twice Idle at the earliest, and half an Idle later at the latest.
 	Setup, Idle time.Duration
 	// Linger bounds how long Commit waits for the receiver to close its end.
 	Linger time.Duration
@@ -325,10 +325,11 @@ func (t *Transfer) protect() error {
 
 // quick is a leg for bytes that are read and written here.
 func (t *Transfer) quick(side Side) net.Conn {
+	leg := t.legs[side]
 	if q, ok := t.opts.Network.(Quickener); ok {
-		return q.Quicken(t.legs[side])
+		leg = q.Quicken(leg)
 	}
-	return t.legs[side]
+	return &patient{Conn: leg}
 }
 
 // bare is a leg that is not secured.
@@ -550,7 +551,7 @@ func (t *Transfer) broke(side Side, act string, err error) error {
 // close ends a leg whose peer has said all, and so that the peer does not take it for broken.
 func (t *Transfer) close(side Side) {
 	unguard(t.legs[side])
-	t.legs[side].SetWriteDeadline(time.Now().Add(t.opts.Linger))
+	t.streams[side].SetWriteDeadline(time.Now().Add(t.opts.Linger))
 	t.streams[side].CloseWrite()
 	t.legs[side].Close()
 }
@@ -569,7 +570,7 @@ func (t *Transfer) finish() error {
 	}
 	dst := t.legs[to]
 	// The last word waits behind the bytes that the receiver still has to take, and for as long as they would.
-	dst.SetWriteDeadline(time.Now().Add(2 * t.opts.Idle))
+	t.streams[to].SetWriteDeadline(time.Now().Add(2 * t.opts.Idle))
 	if err := t.streams[to].CloseWrite(); err != nil {
 		dst.Close()
 		return &LegError{Side: to, Act: "close", Err: err}

@@ -84,3 +84,24 @@ func (t *tunnel) carry(n *int64, dst, src net.Conn) error {
 		}
 	}
 }
+
+// chunk is how many bytes are carried at once. A write that stalls is seen only at its deadline, so a receiver must take a chunk by
+// then, or it is mistaken for dead. But it costs the less the more goes at once: so a chunk that was taken a hundred times as fast as it
+// must be is followed by one twice as large, and one that was not even taken ten times as fast by a small one.
+type chunk int64
+
+const (
+	smallChunk chunk = 64 << 10
+	largeChunk chunk = 1 << 20
+)
+
+// after is the chunk to follow one that took so long.
+func (c chunk) after(took, idle time.Duration) chunk {
+	switch {
+	case took < idle/50:
+		return min(2*c, largeChunk)
+	case took > idle/5:
+		return smallChunk
+	}
+	return c
+}

@@ -357,18 +357,22 @@ func (r *Records) Seal(room []byte, spans [][2]int) (n int, err error) {
 				return n, err
 			}
 		}
-		begin, end, bytes, k := spans[0][0]-headerLen, spans[0][0]-headerLen, 0, 0
+		begin, end, k := spans[0][0]-headerLen, spans[0][0]-headerLen, 0
 		for ; k < len(spans) && spans[k][0]-headerLen == end && r.out.seq < r.out.most; k++ {
 			end = spans[k][1] + trailerLen
-			bytes += spans[k][1] - spans[k][0]
 			r.seal(applicationRecord, room[spans[k][0]-headerLen:end])
 		}
-		spans = spans[k:]
-		if _, err := r.Conn.Write(room[begin:end]); err != nil {
+		written, err := r.Conn.Write(room[begin:end])
+		for _, s := range spans[:k] {
+			if s[1]+trailerLen <= begin+written {
+				n += s[1] - s[0]
+			}
+		}
+		if err != nil {
 			r.closed = true // half a record may be on its way
 			return n, err
 		}
-		n += bytes
+		spans = spans[k:]
 	}
 	return n, nil
 }

@@ -385,19 +385,24 @@ func TestSeal(t *testing.T) {
 	}
 }
 
-// TestSealBroken: what has been written in full is counted, and nothing follows half a record.
+// TestSealBroken: what has been written in full is counted, of one write as well, and nothing follows half a record.
 func TestSealBroken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		near, _, s, _ := talk13(t)
-		room, sent := make([]byte, 5000), make([]byte, 3000)
-		s.left = 2
-		if n, err := near.Seal(room, spread(room, sent, 1000, func(n int) int { return 1 })); n != 1000 || !errors.Is(err, io.ErrShortWrite) {
-			t.Errorf("%d bytes, %v", n, err)
-		}
-		if err := near.CloseWrite(); err != errClosed {
-			t.Errorf("and its end: %v", err)
-		}
-	})
+	for name, test := range map[string]struct{ gap, left int }{"apart": {1, 2}, "together": {0, 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				near, _, s, _ := talk13(t)
+				room, sent := make([]byte, 5000), make([]byte, 3000)
+				s.left = test.left
+				n, err := near.Seal(room, spread(room, sent, 1000, func(int) int { return test.gap }))
+				if n != 1000 || !errors.Is(err, io.ErrShortWrite) {
+					t.Errorf("%d bytes, %v", n, err)
+				}
+				if err := near.CloseWrite(); err != errClosed {
+					t.Errorf("and its end: %v", err)
+				}
+			})
+		})
+	}
 }
 
 // talk13 is talk for a data connection.
