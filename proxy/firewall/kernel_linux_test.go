@@ -77,7 +77,7 @@ func TestKernelCriteria(t *testing.T) {
 	i.Servers = []netip.Prefix{netip.MustParsePrefix("10.2.0.0/30"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("fd02::/16")}
 	mustApply(t, p)
 	l.greet("ftpalg", l.listen("[::]:2121", transparentSocket))
-	for _, address := range []string{"10.1.0.3/24", "fd01:0:0:2::2/64 nodad"} {
+	for _, address := range []string{"10.1.0.3/24", "fd01:0:0:2::2/64"} {
 		l.in(l.client, func() { sh(t, "ip addr add "+address+" dev eth0") })
 	}
 	sh(t, "ip -6 route add fd01:0:0:2::/64 dev inner")

@@ -40,9 +40,15 @@ func bothFamilies() map[string]places {
 // namespace is a network namespace without a name. It lasts while the file is open, or anything is in it.
 type namespace struct{ file *os.File }
 
-// newNamespace makes a namespace and enters it.
+// newNamespace makes a namespace and enters it. IPv6 addresses in it are of use at once: an interface whose own, of its link, is not yet
+// cannot ask who has another, so that for two seconds there would be no way for packets that are passed on.
 func newNamespace(t *testing.T) namespace {
 	enterNamespace(t)
+	for _, conf := range []string{"all", "default"} {
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+conf+"/accept_dad", []byte("0"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
 	file, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
 	if err != nil {
 		t.Fatal(err)
@@ -63,8 +69,8 @@ func newLab(t *testing.T) *lab {
 	link("inner", l.client)
 	link("outer", l.server)
 	sh(t, `
-		ip addr add 10.1.0.1/24 dev inner; ip addr add fd01::1/64 dev inner nodad; ip link set inner up
-		ip addr add 10.2.0.1/24 dev outer; ip addr add fd02::1/64 dev outer nodad; ip link set outer up
+		ip addr add 10.1.0.1/24 dev inner; ip addr add fd01::1/64 dev inner; ip link set inner up
+		ip addr add 10.2.0.1/24 dev outer; ip addr add fd02::1/64 dev outer; ip link set outer up
 		echo 1 >/proc/sys/net/ipv4/ip_forward
 		echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
 		for i in all inner outer; do echo 1 >/proc/sys/net/ipv4/conf/$i/rp_filter; done
@@ -82,12 +88,12 @@ func newLab(t *testing.T) *lab {
 		}'`)
 	l.in(l.client, func() {
 		sh(t, `
-			ip addr add 10.1.0.2/24 dev eth0; ip addr add fd01::2/64 dev eth0 nodad; ip link set eth0 up
+			ip addr add 10.1.0.2/24 dev eth0; ip addr add fd01::2/64 dev eth0; ip link set eth0 up
 			ip route add default via 10.1.0.1; ip route add default via fd01::1`)
 	})
 	l.in(l.server, func() {
 		sh(t, `
-			ip addr add 10.2.0.2/24 dev eth0; ip addr add fd02::2/64 dev eth0 nodad; ip link set eth0 up
+			ip addr add 10.2.0.2/24 dev eth0; ip addr add fd02::2/64 dev eth0; ip link set eth0 up
 			ip route add default via 10.2.0.1; ip route add default via fd02::1`)
 		for _, port := range []string{"21", "2121", "2021"} {
 			l.greet("server", l.listen("[::]:"+port, nil))

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,18 +21,11 @@ type Pinholes struct {
 	log       *logSocket
 	raw       map[byte]int // sockets by family, to make ends speak; none without CAP_NET_RAW
 
+	nat *translations // nil: nothing can be translated
+
 	mu    sync.Mutex
 	holes map[hole]*Pinhole
-
-	nat      sync.Mutex // guards what follows: one transaction at a time
-	tables   *nftables.Conn
-	mappings map[mapping]*nftables.Set // nil: no translation
-	stale    []Hole                    // those whose translations are to be taken away with the next transaction
-	cleaning *time.Timer               // which comes, if nothing is translated meanwhile, after staleFor
 }
-
-// staleFor is how long a translation may outlast its pinhole. A transaction costs as much for two elements as for one.
-const staleFor = 50 * time.Millisecond
 
 // hole is what tells what comes through one from what comes through another.
 type hole struct {
@@ -44,7 +36,7 @@ type hole struct {
 // linger is how long a connection may take, after its pinhole was closed, to end in both directions. Then it is cut.
 const linger = 5 * time.Second
 
-// lifetime is how long a translation stays if nobody takes it away, since we were killed. It lets nothing in by itself.
+// lifetime is how long a pinhole stays if nobody takes it away, since we were killed, and its translation, which lets nothing in by itself.
 const lifetime = 10 * time.Minute
 
 // NewPinholes takes up the work that the rules of a plan with Pinholes leave to us. It fails if they are not in force, or
@@ -71,15 +63,10 @@ func NewPinholes(p Plan, log *slog.Logger) (*Pinholes, error) {
 		return nil, fmt.Errorf("firewall: log group %d: %w", p.LogGroup, err)
 	}
 	if p.PinholeNAT {
-		if s.tables, err = nftables.New(nftables.AsLasting()); err != nil {
+		if s.nat, err = newTranslations(p); err != nil {
 			s.requests.close()
 			s.log.close()
-			return nil, fmt.Errorf("firewall: connect to nftables: %w", err)
-		}
-		table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
-		s.mappings = map[mapping]*nftables.Set{}
-		for _, m := range p.mappings() {
-			s.mappings[m] = m.set(table)
+			return nil, err
 		}
 	}
 	for family, af := range map[byte]int{byte(ipv4): unix.AF_INET, byte(ipv6): unix.AF_INET6} {
@@ -102,9 +89,8 @@ func NewPinholes(p Plan, log *slog.Logger) (*Pinholes, error) {
 func (s *Pinholes) Close() {
 	s.log.close()
 	s.requests.close()
-	if s.tables != nil {
-		s.clean()
-		s.tables.CloseLasting()
+	if s.nat != nil {
+		s.nat.close()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,7 +122,7 @@ type Pinhole struct {
 func (s *Pinholes) Open(h Hole) (*Pinhole, error) {
 	h.From, h.As = h.From.Unmap(), h.As.Unmap()
 	p := &Pinhole{all: s, Hole: h, opened: time.Now(), changed: make(chan struct{}, 1)}
-	if h.translated() && s.mappings == nil {
+	if h.translated() && s.nat == nil {
 		return nil, fmt.Errorf("%w: it would have to translate addresses, and had no rules for that when ftpalg was started: ftpalg rules --apply, and restart", ErrNoPinhole)
 	}
 	key := hole{h.From, h.target()}
@@ -149,7 +135,7 @@ func (s *Pinholes) Open(h Hole) (*Pinhole, error) {
 	s.mu.Unlock()
 	err := s.expect(h)
 	if err == nil && h.translated() {
-		if err = s.translate(h); err != nil {
+		if err = s.nat.add(h); err != nil {
 			s.forget(h)
 		}
 	}
@@ -178,8 +164,8 @@ func (p *Pinhole) Renew() error {
 		return err
 	}
 	if p.Hole.translated() {
-		p.all.untranslate(p.Hole)
-		return p.all.translate(p.Hole)
+		p.all.nat.remove(p.Hole)
+		return p.all.nat.add(p.Hole)
 	}
 	return nil
 }
@@ -330,7 +316,7 @@ func (p *Pinhole) Close() {
 	}
 	p.mu.Unlock()
 	if p.Hole.translated() {
-		p.all.untranslate(p.Hole)
+		p.all.nat.remove(p.Hole)
 	}
 	switch {
 	case over:
@@ -360,7 +346,7 @@ func (p *Pinhole) Cut() {
 	t := p.tuple
 	p.mu.Unlock()
 	if first && !closed && p.Hole.translated() {
-		p.all.untranslate(p.Hole)
+		p.all.nat.remove(p.Hole)
 	}
 	if t == (tuple{}) {
 		if p.all.forget(p.Hole) == nil {
@@ -468,88 +454,6 @@ func (s *Pinholes) drop(p *Pinhole) {
 	}
 }
 
-// translate makes a hole's addresses known to the rules.
-func (s *Pinholes) translate(h Hole) error {
-	s.nat.Lock()
-	defer s.nat.Unlock()
-	stale := s.stale
-	s.stale = nil
-	err := s.transact(stale, &h)
-	if err != nil && len(stale) > 0 {
-		// One of the others may be gone, as after a long transfer. Then they go one by one.
-		for _, h := range stale {
-			s.transact([]Hole{h}, nil)
-		}
-		err = s.transact(nil, &h)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: translation: %w", ErrNoPinhole, err)
-	}
-	return nil
-}
-
-// untranslate makes them unknown, soon.
-func (s *Pinholes) untranslate(h Hole) {
-	s.nat.Lock()
-	defer s.nat.Unlock()
-	s.stale = append(s.stale, h)
-	if s.cleaning == nil {
-		s.cleaning = time.AfterFunc(staleFor, s.clean)
-	}
-}
-
-// clean takes away the translations that are stale.
-func (s *Pinholes) clean() {
-	s.nat.Lock()
-	defer s.nat.Unlock()
-	s.cleaning = nil
-	for _, h := range s.stale {
-		s.transact([]Hole{h}, nil)
-	}
-	s.stale = nil
-}
-
-// transact takes elements of the mappings away and adds others, all or none. It needs the lock.
-func (s *Pinholes) transact(away []Hole, add *Hole) error {
-	for _, h := range away {
-		for m, e := range h.elements() {
-			if err := s.tables.SetDeleteElements(s.mappings[m], []nftables.SetElement{{Key: e.Key}}); err != nil {
-				return err
-			}
-		}
-	}
-	if add != nil {
-		for m, e := range add.elements() {
-			if err := s.tables.SetAddElements(s.mappings[m], []nftables.SetElement{e}); err != nil {
-				return err
-			}
-		}
-	}
-	return s.tables.Flush()
-}
-
-// elements are a hole's translations.
-func (h Hole) elements() map[mapping]nftables.SetElement {
-	all := map[mapping]nftables.SetElement{}
-	f, to := family(h.tuple().family()), h.target()
-	if to != h.At {
-		all[mappingTo(f)] = nftables.SetElement{Key: elementKey(h.From, h.At), Val: elementAddress(to), Timeout: lifetime}
-	}
-	if h.As.IsValid() && h.As != h.From {
-		all[mappingAs(f)] = nftables.SetElement{Key: elementKey(h.From, to), Val: h.As.AsSlice(), Timeout: lifetime}
-	}
-	return all
-}
-
-// elementKey and elementAddress are parts of a mapping's element, each of whole words.
-func elementKey(from netip.Addr, to netip.AddrPort) []byte {
-	return append(from.AsSlice(), elementAddress(to)...)
-}
-
-func elementAddress(a netip.AddrPort) []byte {
-	return append(binary.BigEndian.AppendUint16(a.Addr().AsSlice(), a.Port()), 0, 0)
-}
-
 // seen takes a packet that the rules have logged, in chain forward: there both ends have their own addresses, whatever the
 // other end is told.
 func (s *Pinholes) seen(packet []byte) {
@@ -632,36 +536,10 @@ func (s *Pinholes) sweep() error {
 			delete(expected, h)
 		}
 	}
-	// Translations: first those of destinations, of which those of sources may be a part.
-	leads := map[hole]bool{}
-	for m, set := range s.mappings {
-		if !m.withPort {
-			continue
-		}
-		err := s.sweepMapping(set, func(key hole, value []byte) bool {
-			_, kept := expected[key]
-			if kept {
-				leads[hole{key.from, addressOf(value)}] = true
-			}
-			return kept
-		})
-		if err != nil {
-			return err
-		}
+	if s.nat == nil {
+		return nil
 	}
-	for m, set := range s.mappings {
-		if m.withPort {
-			continue
-		}
-		err := s.sweepMapping(set, func(key hole, _ []byte) bool {
-			_, kept := expected[key]
-			return kept || leads[key]
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.nat.sweep(expected)
 }
 
 // expected are the expectations that belong to a helper of our kind, with their control connections.
@@ -691,35 +569,4 @@ func (s *Pinholes) expected() (map[hole]tuple, error) {
 		}
 	}
 	return all, nil
-}
-
-// sweepMapping takes the elements away that are not to be kept.
-func (s *Pinholes) sweepMapping(set *nftables.Set, keep func(key hole, value []byte) bool) error {
-	s.nat.Lock()
-	defer s.nat.Unlock()
-	elements, err := s.tables.GetSetElements(set)
-	if err != nil {
-		return err
-	}
-	var away []nftables.SetElement
-	for _, e := range elements {
-		half := (len(e.Key) - 4) / 2 // a key is two addresses and a word with the port
-		from, _ := netip.AddrFromSlice(e.Key[:half])
-		if !keep(hole{from, addressOf(e.Key[half:])}, e.Val) {
-			away = append(away, nftables.SetElement{Key: e.Key})
-		}
-	}
-	if len(away) == 0 {
-		return nil
-	}
-	if err := s.tables.SetDeleteElements(set, away); err != nil {
-		return err
-	}
-	return s.tables.Flush()
-}
-
-// addressOf reads what elementAddress writes.
-func addressOf(b []byte) netip.AddrPort {
-	a, _ := netip.AddrFromSlice(b[:len(b)-4])
-	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[len(b)-4:]))
 }
