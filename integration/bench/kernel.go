@@ -57,10 +57,13 @@ var helperRules = fmt.Sprintf(statefulRules, fmt.Sprintf("iifname %s tcp dport %
 		}
 	}`, ftpPort)
 
-func kernelVersion() string {
-	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+func kernelVersion() string { return "Linux " + kernelSetting("kernel/osrelease") }
+
+// kernelSetting is one of sysctl's.
+func kernelSetting(name string) string {
+	value, err := os.ReadFile("/proc/sys/" + name)
 	if err != nil {
-		return "Linux"
+		return "unknown"
 	}
-	return "Linux " + strings.TrimSpace(string(release))
+	return strings.TrimSpace(string(value))
 }

@@ -30,12 +30,13 @@ type report struct {
 
 // A machine is where and when a run was.
 type machine struct {
-	Kind   string `json:"kind"` // "machine"
-	CPU    string `json:"cpu"`
-	Cores  int    `json:"cores"`
-	Kernel string `json:"kernel"`
-	Go     string `json:"go"`
-	Date   string `json:"date"` // RFC 3339
+	Kind       string `json:"kind"` // "machine"
+	CPU        string `json:"cpu"`
+	Cores      int    `json:"cores"`
+	Kernel     string `json:"kernel"`
+	Congestion string `json:"congestion"` // TCP's control of it that namespaces begin with; not all kernels have the same
+	Go         string `json:"go"`
+	Date       string `json:"date"` // RFC 3339
 }
 
 // Described is a subject that was measured.
@@ -94,7 +95,7 @@ const fewest = "fewest"
 
 func newReport() *report {
 	return &report{samples: map[key][]sample{}, Machine: machine{Kind: "machine", CPU: cpuModel(), Cores: runtime.NumCPU(),
-		Kernel: kernelVersion(), Go: runtime.Version(), Date: time.Now().Format(time.RFC3339)}}
+		Kernel: kernelVersion(), Congestion: kernelSetting("net/ipv4/tcp_congestion_control"), Go: runtime.Version(), Date: time.Now().Format(time.RFC3339)}}
 }
 
 func cpuModel() string {
@@ -267,7 +268,7 @@ func (r *report) writeJSON(w io.Writer) error {
 func (r *report) writeTable(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	m := r.Machine
-	fmt.Fprintf(out, "%s, %d cores, %s, %s, %s\n\n", m.CPU, m.Cores, m.Kernel, m.Go, m.Date)
+	fmt.Fprintf(out, "%s, %d cores, %s (%s), %s, %s\n\n", m.CPU, m.Cores, m.Kernel, m.Congestion, m.Go, m.Date)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, s := range r.Subjects {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", s.Name, s.About, s.Version)
