@@ -71,7 +71,7 @@ func (n *network) dialServer(ctx context.Context, to netip.AddrPort) (*net.TCPCo
 		from = netip.AddrPortFrom(n.client.Addr(), 0)
 	}
 	// Not from the client's own port: both connections would be one to a connection tracker.
-	c, err := n.dial(ctx, from, to, n.client.Port(), transparent, nil)
+	c, err := n.dial(ctx, from, to, n.client.Port(), transparent, false)
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +196,7 @@ func (n *network) Dial(ctx context.Context, side dataconn.Side, from uint16, to 
 
 // dialData is dial for data connections, without the trap of a nil *net.TCPConn in a net.Conn.
 func (n *network) dialData(ctx context.Context, from, to netip.AddrPort, transparent bool) (net.Conn, error) {
-	c, err := n.dial(ctx, from, to, n.client.Port(), transparent, setData)
+	c, err := n.dial(ctx, from, to, n.client.Port(), transparent, true)
 	if err != nil {
 		return nil, err
 	}

@@ -198,22 +198,21 @@ func prepareData(c *net.TCPConn) error {
 }
 
 // dial connects to an address from another, which may be foreign where transparent; an invalid from is the kernel's choice.
-// Port 0 in from is any, chosen by us: it must not be avoid. What the peer sees is from either way. set, if not nil, sets
-// more options.
-func (k sockets) dial(ctx context.Context, from, to netip.AddrPort, avoid uint16, transparent bool, set func(fd int) error) (*net.TCPConn, error) {
+// Port 0 in from is any, chosen by us: it must not be avoid. What the peer sees is from either way. data: it is to be a data connection.
+func (k sockets) dial(ctx context.Context, from, to netip.AddrPort, avoid uint16, transparent, data bool) (*net.TCPConn, error) {
 	for try := 0; ; try++ {
 		bind := from
 		if from.IsValid() && from.Port() == 0 {
 			bind = netip.AddrPortFrom(from.Addr(), anyPort(avoid))
 		}
 		d := net.Dialer{
-			KeepAliveConfig: keepAlive,
+			KeepAlive: -1,
 			Control: onSocket(func(fd int, network string) error {
 				if err := k.prepare(fd, network == "tcp6", transparent); err != nil {
 					return err
 				}
-				if set != nil {
-					if err := set(fd); err != nil {
+				if data {
+					if err := setData(fd); err != nil {
 						return err
 					}
 				}
@@ -226,6 +225,9 @@ func (k sockets) dial(ctx context.Context, from, to netip.AddrPort, avoid uint16
 				}
 				return unix.Bind(fd, sockaddr(bind))
 			}),
+		}
+		if !data { // the silence of those is watched
+			d.KeepAliveConfig = keepAlive
 		}
 		c, err := d.DialContext(ctx, "tcp", to.String())
 		if err == nil {

@@ -38,7 +38,7 @@ func (sockets) listenData(context.Context, netip.AddrPort, bool) (*net.TCPListen
 
 func setData(int) error { return errNotLinux }
 
-func (sockets) dial(context.Context, netip.AddrPort, netip.AddrPort, uint16, bool, func(int) error) (*net.TCPConn, error) {
+func (sockets) dial(context.Context, netip.AddrPort, netip.AddrPort, uint16, bool, bool) (*net.TCPConn, error) {
 	return nil, errNotLinux
 }
 
