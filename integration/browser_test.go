@@ -41,7 +41,7 @@ func TestHTTPRendered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dom, loaded, refused := browse(t, headerOf(t, head), page)
+	dom, loaded, refused := render(t, headerOf(t, head), page)
 	if len(loaded) > 0 {
 		t.Errorf("the page has loaded %v", loaded)
 	}
@@ -56,7 +56,7 @@ func TestHTTPRendered(t *testing.T) {
 	}
 	// The browser would have run it.
 	naive := "<!DOCTYPE html><meta charset=utf-8><p>" + strings.ReplaceAll(strings.Join(names, "<p>"), "<&script>", "</script>")
-	if _, loaded, _ := browse(t, http.Header{"Content-Type": {"text/html"}}, []byte(naive)); !slices.Contains(loaded, "/ran-1") || !slices.Contains(loaded, "/ran-4") {
+	if _, loaded, _ := render(t, http.Header{"Content-Type": {"text/html"}}, []byte(naive)); !slices.Contains(loaded, "/ran-1") || !slices.Contains(loaded, "/ran-4") {
 		t.Errorf("a naive page has loaded %v alone", loaded)
 	}
 }
@@ -77,9 +77,31 @@ func headerOf(t *testing.T, file string) http.Header {
 	return h
 }
 
-// browse has a browser render a page, and returns what it has become, what else was asked for, and what the browser says it has
+// browse has a browser, which command starts, look at an address. It returns what the page has become, and the lines of what the browser
+// has to say with word in them.
+func browse(t *testing.T, command func(context.Context, string, ...string) *exec.Cmd, url, word string, more ...string) (dom, said string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	args := append([]string{"--no-sandbox", "--disable-gpu", "--user-data-dir=" + t.TempDir(), "--enable-logging=stderr", "--v=0", "--dump-dom"}, more...)
+	c := command(ctx, "chromium-headless-shell", append(args, url)...)
+	var stderr strings.Builder
+	c.Stderr = &stderr
+	out, err := c.Output()
+	if err != nil {
+		t.Fatalf("the browser: %v: %s", err, stderr.String())
+	}
+	for line := range strings.Lines(stderr.String()) {
+		if strings.Contains(line, word) {
+			said += line
+		}
+	}
+	return string(out), said
+}
+
+// render has a browser render a page, and returns what it has become, what else was asked for, and what the browser says it has
 // refused by the page's policy.
-func browse(t *testing.T, header http.Header, page []byte) (dom string, loaded []string, refused string) {
+func render(t *testing.T, header http.Header, page []byte) (dom string, loaded []string, refused string) {
 	t.Helper()
 	var mu sync.Mutex
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -98,22 +120,8 @@ func browse(t *testing.T, header http.Header, page []byte) (dom string, loaded [
 		io.WriteString(w, "x")
 	}))
 	defer server.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	command := exec.CommandContext(ctx, "chromium-headless-shell", "--no-sandbox", "--disable-gpu", "--user-data-dir="+t.TempDir(),
-		"--virtual-time-budget=2000", "--enable-logging=stderr", "--dump-dom", server.URL+"/")
-	var stderr strings.Builder
-	command.Stderr = &stderr
-	out, err := command.Output()
-	if err != nil {
-		t.Fatalf("the browser: %v: %s", err, stderr.String())
-	}
-	for line := range strings.Lines(stderr.String()) {
-		if strings.Contains(line, "Content Security Policy") {
-			refused += line
-		}
-	}
+	dom, refused = browse(t, exec.CommandContext, server.URL+"/", "Content Security Policy", "--virtual-time-budget=2000")
 	mu.Lock()
 	defer mu.Unlock()
-	return string(out), loaded, refused
+	return dom, loaded, refused
 }

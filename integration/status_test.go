@@ -3,8 +3,6 @@
 package integration
 
 import (
-	"bytes"
-	"context"
 	"fmt"
 	"html/template"
 	"net/netip"
@@ -15,27 +13,6 @@ import (
 	"testing"
 	"time"
 )
-
-// browse has a browser, on the firewall, look at an address. It returns what the page has become and what the browser has to complain of.
-func (l *lab) browse(t *testing.T, url string, more ...string) (dom, complaints string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	args := append([]string{"--no-sandbox", "--disable-gpu", "--user-data-dir=" + t.TempDir(), "--enable-logging=stderr", "--v=0", "--dump-dom"}, more...)
-	c := l.Firewall.Command(ctx, "chromium-headless-shell", append(args, url)...)
-	var stderr bytes.Buffer
-	c.Stderr = &stderr
-	out, err := c.Output()
-	if err != nil {
-		t.Fatalf("the browser: %v: %s", err, stderr.String())
-	}
-	for line := range strings.Lines(stderr.String()) {
-		if strings.Contains(line, "CONSOLE") {
-			complaints += line
-		}
-	}
-	return string(out), complaints
-}
 
 // The status page in a browser, while clients are connected whose names and files are markup: all of it is text, the policy of the page
 // is never offended, what comes while somebody looks is there without reloading, and without scripts it says the same.
@@ -85,7 +62,7 @@ func TestStatusPage(t *testing.T) {
 		}
 	}
 	g.until("it moves", func() bool { return strings.Contains(l.page(t, url), "MB/s") })
-	dom, complaints := l.browse(t, url, "--virtual-time-budget=1000")
+	dom, complaints := browse(t, l.Firewall.Command, url, "CONSOLE", "--virtual-time-budget=1000")
 	check(dom, "with scripts", strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace)
 	if complaints != "" {
 		t.Errorf("the browser complains: %s", complaints)
@@ -95,7 +72,7 @@ func TestStatusPage(t *testing.T) {
 	// Somebody comes while the page is open, for a thousand of its refreshments, which take no longer than they must.
 	shown := make(chan string, 1)
 	go func() {
-		dom, _ := l.browse(t, url, "--virtual-time-budget=2000000")
+		dom, _ := browse(t, l.Firewall.Command, url, "CONSOLE", "--virtual-time-budget=2000000")
 		shown <- dom
 	}()
 	time.Sleep(4 * time.Second)
