@@ -14,9 +14,9 @@ type patient struct {
 	patience time.Duration // 0: there is no deadline
 }
 
-// looks is how often, in the time that a peer has to take something, what it has taken is looked for. So that it has taken nothing is
-// noticed after that time, and a quarter of it at the latest. The kernel tells by itself when there is much room; where it does not, a
-// write finds what there is.
+// looks is how often, in the time that a peer has to take something, it is looked whether it has: the kernel tells by itself only when
+// there is much room again, but a write finds what room there is. A peer that takes nothing is noticed after that time, and a look later at
+// the latest.
 const looks = 4
 
 // NetConn returns the connection below, as tls.Conn's does.
