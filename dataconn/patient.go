@@ -19,9 +19,6 @@ type patient struct {
 // the latest.
 const looks = 4
 
-// NetConn returns the connection below, as tls.Conn's does.
-func (p *patient) NetConn() net.Conn { return p.Conn }
-
 // SetWriteDeadline implements net.Conn, but the time from now until then begins anew with each write, and with what is written of it.
 func (p *patient) SetWriteDeadline(by time.Time) error {
 	p.patience = 0

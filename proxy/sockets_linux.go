@@ -226,7 +226,7 @@ func (k sockets) dial(ctx context.Context, from, to netip.AddrPort, avoid uint16
 				return unix.Bind(fd, sockaddr(bind))
 			}),
 		}
-		if !data { // the silence of those is watched
+		if !data { // of which package dataconn watches the silence
 			d.KeepAliveConfig = keepAlive
 		}
 		c, err := d.DialContext(ctx, "tcp", to.String())
